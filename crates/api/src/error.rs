@@ -97,8 +97,15 @@ errors! {
     TooManyRequests, Unknown, "etcdserver: too many requests";
     RootUserNotExist, FailedPrecondition, "etcdserver: root user does not exist";
     RootRoleNotExist, FailedPrecondition, "etcdserver: root user does not have root role";
+    UserAlreadyExist, FailedPrecondition, "etcdserver: user name already exists";
     UserEmpty, InvalidArgument, "etcdserver: user name is empty";
+    UserNotFound, FailedPrecondition, "etcdserver: user name not found";
+    RoleAlreadyExist, FailedPrecondition, "etcdserver: role name already exists";
+    RoleNotFound, FailedPrecondition, "etcdserver: role name not found";
+    RoleEmpty, InvalidArgument, "etcdserver: role name is empty";
+    AuthFailed, InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
     PermissionNotGiven, InvalidArgument, "etcdserver: permission not given";
+    PermissionDenied, PermissionDenied, "etcdserver: permission denied";
     RoleNotGranted, FailedPrecondition, "etcdserver: role is not granted to the user";
     PermissionNotGranted, FailedPrecondition, "etcdserver: permission is not granted to the role";
     AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled";
@@ -120,6 +127,7 @@ errors! {
     BadLeaderTransferee, FailedPrecondition, "etcdserver: bad leader transferee";
     WrongDowngradeVersionFormat, InvalidArgument, "etcdserver: wrong downgrade target version format";
     InvalidDowngradeTargetVersion, InvalidArgument, "etcdserver: invalid downgrade target version";
+    ClusterVersionUnavailable, FailedPrecondition, "etcdserver: cluster version not found during downgrade";
     DowngradeInProcess, FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
     NoInflightDowngrade, FailedPrecondition, "etcdserver: no inflight downgrade job";
     Canceled, Canceled, "etcdserver: request canceled";

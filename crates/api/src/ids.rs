@@ -25,14 +25,6 @@ id!(
     ClusterId(u64), "{:x}"
 );
 id!(
-    /// A raft term.
-    Term(u64), "{}"
-);
-id!(
-    /// A position in the raft log; the first entry has index 1.
-    LogIndex(u64), "{}"
-);
-id!(
     /// A request that waits for its log entry; unique in the cluster.
     RequestId(u64), "{:x}"
 );

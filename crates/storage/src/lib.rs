@@ -1,1 +1,6 @@
+//! Every byte on disk: file system, write-ahead log, raft snapshots, the bolt file, the backend.
+//!
+//! Formats are etcd's own, to the byte. Nothing here knows what a key, a lease or a member means.
 
+pub mod fs;
+pub mod log;

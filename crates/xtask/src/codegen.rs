@@ -27,7 +27,10 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(SCHEMAS, [&include])?;
     let out = api.join("src/pb");
     std::fs::create_dir_all(&out)?;
-    prost_build::Config::new().bytes(["."]).out_dir(&out).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .out_dir(&out)
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

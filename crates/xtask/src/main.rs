@@ -1,14 +1,25 @@
 //! Commands for the people who work on this repository: `cargo xtask <command>`.
 
+mod arguments;
 mod codegen;
+mod reference;
 
 use std::process::ExitCode;
 
+const USAGE: &str = "usage: cargo xtask <command>
+  codegen                        generate the message types from crates/api/proto
+  reference --out DIR            build Go etcd's binaries to compare with";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments.first().map(String::as_str) {
-        Some("codegen") => codegen::run(),
-        _ => Err("usage: cargo xtask codegen".into()),
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let outcome = match command {
+        "codegen" => codegen::run(),
+        "reference" => reference::run(rest),
+        _ => Err(USAGE.into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

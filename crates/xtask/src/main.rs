@@ -3,12 +3,14 @@
 mod arguments;
 mod codegen;
 mod reference;
+mod tidy;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
   codegen                        generate the message types from crates/api/proto
-  reference --out DIR            build Go etcd's binaries to compare with";
+  reference --out DIR            build Go etcd's binaries to compare with
+  tidy                           check the house rules";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         "codegen" => codegen::run(),
         "reference" => reference::run(rest),
+        "tidy" => tidy::run(rest),
         _ => Err(USAGE.into()),
     };
     match outcome {

@@ -1,0 +1,665 @@
+//! The machine of one member: raft, what must be durable before what, who waits for what.
+
+mod effect;
+mod own;
+mod reads;
+mod waiters;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use api::ids::{MemberId, RequestId};
+use bytes::Bytes;
+use storage::log::{Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
+
+pub use effect::{Input, Output, Persist, Proposal, Token};
+use own::Own;
+use reads::Reads;
+use waiters::Waiters;
+
+use crate::ids::RequestIds;
+use crate::raft::{
+    self, ConfChange, Message, MessageKind, Raft, Ready, RestoreError, Restored, Role,
+};
+
+/// What a member is told about itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub raft: raft::Config,
+    /// Milliseconds per tick (`--heartbeat-interval`).
+    pub tick_ms: u64,
+    /// A snapshot is taken when more entries than this were applied since the last one.
+    pub snapshot_count: u64,
+    /// Applied entries kept in memory for followers that lag.
+    pub catch_up_entries: u64,
+    /// Published to the cluster after start.
+    pub name: String,
+    pub client_urls: Vec<String>,
+    /// The cluster version that this build stands for, `major.minor.0`.
+    pub version: String,
+    /// The cluster version in the state, when there is one.
+    pub cluster_version: Option<String>,
+    /// Index of the last snapshot in the WAL.
+    pub snapshot_index: LogIndex,
+    /// Shared with whoever encodes requests.
+    pub request_ids: Arc<RequestIds>,
+}
+
+/// Batches that wait for the one that is under way, merged into one.
+#[derive(Default)]
+struct PersistQueue {
+    next: Persist,
+    in_flight: Option<InFlight>,
+    /// Write a lone commit index too, which is otherwise held back for company.
+    flush: bool,
+    /// The hard state that was handed to the WAL last.
+    handed: HardState,
+    /// The newest hard state that is durable, or was at boot.
+    durable: HardState,
+    /// Messages that may leave only after the batch of this number.
+    held: VecDeque<(u64, Message)>,
+}
+
+struct InFlight {
+    number: u64,
+    hard_state: Option<HardState>,
+}
+
+/// Entries between commit and apply.
+struct ApplyQueue {
+    entries: VecDeque<Entry>,
+    /// Last entry handed to the state machine.
+    handed: LogIndex,
+    /// Last entry that the state machine reported, and its term.
+    applied: LogIndex,
+    applied_term: Term,
+}
+
+/// When the next snapshot is due.
+struct Snapshots {
+    last: LogIndex,
+    forced: bool,
+    under_way: bool,
+}
+
+/// One member.
+pub struct Node {
+    config: Config,
+    raft: Raft,
+    tick: u64,
+    persist: PersistQueue,
+    apply: ApplyQueue,
+    snapshots: Snapshots,
+    waiters: Waiters,
+    reads: Reads,
+    /// Proposals that arrived while nobody led.
+    parked: Vec<Proposal>,
+    publish: Own,
+    published_due: bool,
+    set_version: Own,
+    leader: Option<MemberId>,
+    leader_term: Term,
+    leader_since_tick: u64,
+    sole_leader: bool,
+}
+
+impl Node {
+    /// Starts from what was restored; nothing happens before [`Input::Start`].
+    ///
+    /// # Errors
+    /// When the log, hard state and configuration do not fit together.
+    pub fn new(config: Config, restored: &Restored) -> Result<Node, RestoreError> {
+        let raft = Raft::new(&config.raft, restored)?;
+        let applied = restored.applied.max(restored.before.0);
+        let applied_term = raft.term_of(applied).unwrap_or_default();
+        let hard_state = restored.hard_state;
+        let set_version = if version_is_set(&config) {
+            Own::Done
+        } else {
+            Own::Due
+        };
+        Ok(Node {
+            snapshots: Snapshots {
+                last: config.snapshot_index,
+                forced: false,
+                under_way: false,
+            },
+            config,
+            raft,
+            tick: 0,
+            persist: PersistQueue {
+                handed: hard_state,
+                durable: hard_state,
+                ..Default::default()
+            },
+            apply: ApplyQueue {
+                entries: VecDeque::new(),
+                handed: applied,
+                applied,
+                applied_term,
+            },
+            waiters: Waiters::default(),
+            reads: Reads::default(),
+            parked: Vec::new(),
+            publish: Own::Due,
+            published_due: false,
+            set_version,
+            leader: None,
+            leader_term: hard_state.term,
+            leader_since_tick: 0,
+            sole_leader: false,
+        })
+    }
+
+    /// Takes one input and appends what must be done, in order.
+    pub fn handle(&mut self, input: Input, outputs: &mut Vec<Output>) {
+        match input {
+            Input::Start => {}
+            Input::Tick => self.on_tick(outputs),
+            Input::Propose(proposals) => self.on_propose(proposals, outputs),
+            Input::ReadIndex(tokens) => self.reads.arrive(tokens, self.tick),
+            Input::Persisted { number } => self.on_persisted(number, outputs),
+            Input::Applied { index } => self.on_applied(index),
+            Input::ConfChange { index, change } => self.on_conf_change(index, change, outputs),
+            Input::ClusterVersion(version) => {
+                self.config.cluster_version = Some(version);
+                if version_is_set(&self.config) {
+                    self.set_version = Own::Done;
+                }
+            }
+            // A message that is refused is lost, as any may be.
+            Input::Message(message) => drop(self.raft.step(&message)),
+            Input::Unreachable(id) => self.raft.report_unreachable(id),
+            Input::ForceSnapshot => self.snapshots.forced = true,
+            Input::SnapshotTaken { index } => {
+                self.snapshots.under_way = false;
+                self.snapshots.last = self.snapshots.last.max(index);
+            }
+            Input::Flush => self.persist.flush = true,
+        }
+        self.advance(outputs);
+    }
+
+    /// Who waits for this request, when somebody does; the driver calls it for each applied entry
+    /// that names one.
+    pub fn complete(&mut self, id: RequestId) -> Option<Token> {
+        if let Some(token) = self.waiters.take(id) {
+            return Some(token);
+        }
+        if self.publish.on_applied(id) {
+            self.published_due = true;
+        } else {
+            self.set_version.on_applied(id);
+        }
+        None
+    }
+
+    /// Source of the ids that proposals must carry.
+    #[must_use]
+    pub fn request_ids(&self) -> &Arc<RequestIds> {
+        &self.config.request_ids
+    }
+
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        self.raft.leader()
+    }
+
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.raft.term()
+    }
+
+    #[must_use]
+    pub fn committed(&self) -> LogIndex {
+        self.raft.committed()
+    }
+
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.apply.applied
+    }
+
+    /// Requests that wait for their entry: proposed by this member and not yet applied.
+    #[must_use]
+    pub fn proposals_pending(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether nothing is under way: all is durable, handed out and applied. A lone commit index
+    /// may still be held back.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.persist.in_flight.is_none()
+            && !self.persist.next.must_sync
+            && self.apply.entries.is_empty()
+            && self.apply.handed == self.apply.applied
+            && !self.snapshots.under_way
+    }
+
+    fn on_tick(&mut self, outputs: &mut Vec<Output>) {
+        self.tick += 1;
+        self.persist.flush = true;
+        // The engine insists that a member which is its own quorum is elected with a durable log.
+        let own_quorum_unsynced = self.is_sole_voter() && self.raft.persisted() < self.raft.last();
+        if self.raft.role() == Role::Leader || !own_quorum_unsynced {
+            self.raft.tick();
+        }
+        if let Some(deadline) = self.tick.checked_sub(self.timeout_ticks()) {
+            let mut expired = self.waiters.expire(deadline);
+            expired.append(&mut self.reads.expire(deadline));
+            if !expired.is_empty() {
+                let late = expired
+                    .into_iter()
+                    .map(|(token, since_tick)| (token, self.timeout_error(since_tick)))
+                    .collect();
+                outputs.push(Output::Rejected(late));
+            }
+            self.parked
+                .retain(|proposal| self.waiters.contains(proposal.id));
+        }
+    }
+
+    fn on_propose(&mut self, mut proposals: Vec<Proposal>, outputs: &mut Vec<Output>) {
+        let gap = self.raft.committed().0 - self.apply.applied.0;
+        let full = gap > COMMITTED_UNAPPLIED_MAX
+            || self.parked.len() + proposals.len() > PARKED_MAX && self.leader.is_none();
+        if full {
+            let refused = proposals
+                .into_iter()
+                .map(|proposal| (proposal.token, api::Error::TooManyRequests))
+                .collect();
+            outputs.push(Output::Rejected(refused));
+            return;
+        }
+        for proposal in &proposals {
+            self.waiters.insert(proposal.id, proposal.token, self.tick);
+        }
+        self.parked.append(&mut proposals);
+    }
+
+    fn on_persisted(&mut self, number: u64, outputs: &mut Vec<Output>) {
+        let done = self
+            .persist
+            .in_flight
+            .take()
+            .expect("persisted without a batch under way");
+        assert_eq!(done.number, number, "batches are persisted in order");
+        if let Some(hard_state) = done.hard_state {
+            self.persist.durable = hard_state;
+        }
+        self.raft.on_persisted(number);
+        self.release_held(number, outputs);
+        // What came meanwhile and needs no sync of its own was waiting for this one only.
+        let next = &self.persist.next;
+        if !next.must_sync && next.number > number {
+            let number = next.number;
+            self.raft.on_persisted(number);
+            self.release_held(number, outputs);
+        }
+    }
+
+    fn on_applied(&mut self, index: LogIndex) {
+        assert!(
+            index >= self.apply.applied && index <= self.apply.handed,
+            "applied {index} is not within {}..={}",
+            self.apply.applied,
+            self.apply.handed,
+        );
+        if let Some(term) = self.raft.term_of(index) {
+            self.apply.applied_term = term;
+        }
+        self.apply.applied = index;
+        self.raft.on_applied(index);
+        self.raft
+            .compact(index, self.config.catch_up_entries, TAIL_BYTES_MAX);
+    }
+
+    fn on_conf_change(
+        &mut self,
+        index: LogIndex,
+        change: Option<ConfChange>,
+        outputs: &mut Vec<Output>,
+    ) {
+        assert!(index > self.apply.applied && index <= self.apply.handed);
+        // Withdrawn first, whatever the change: from its application on another member may count.
+        self.set_sole_leader(false, outputs);
+        if let Some(change) = change {
+            // The state machine accepted the change; an engine that cannot follow would count
+            // other quorums than its peers.
+            self.raft
+                .apply_conf_change(change)
+                .expect("an accepted change is a configuration");
+        }
+    }
+
+    /// Runs the engine until it has nothing more to say, then emits what became possible.
+    fn advance(&mut self, outputs: &mut Vec<Output>) {
+        loop {
+            while self.raft.has_ready() {
+                let ready = self.raft.ready();
+                self.on_ready(ready, outputs);
+            }
+            self.observe_leader(outputs);
+            self.maybe_campaign();
+            self.propose_parked();
+            self.propose_own();
+            self.ask_reads();
+            if !self.raft.has_ready() {
+                break;
+            }
+        }
+        let may_answer_alone = self.is_own_quorum() && self.apply.applied_term == self.raft.term();
+        self.set_sole_leader(may_answer_alone, outputs);
+        self.emit_persist(outputs);
+        self.emit_snapshot(outputs);
+        self.emit_apply(outputs);
+        while let Some((index, tokens)) = self.reads.take_ready(self.apply.applied) {
+            outputs.push(Output::ReadReady { tokens, index });
+        }
+        if std::mem::take(&mut self.published_due) {
+            outputs.push(Output::Published);
+        }
+    }
+
+    fn on_ready(&mut self, ready: Ready, outputs: &mut Vec<Output>) {
+        let number = ready.number;
+        self.queue_persist(&ready);
+        let (now, later): (Vec<_>, Vec<_>) = ready
+            .messages
+            .into_iter()
+            .partition(|message| self.may_leave_now(message));
+        if !now.is_empty() {
+            outputs.push(Output::Send(now));
+        }
+        self.persist
+            .held
+            .extend(later.into_iter().map(|message| (number, message)));
+        self.apply.entries.extend(ready.committed);
+        for (context, index) in ready.reads {
+            self.reads.on_confirmed(&context, index);
+        }
+        let nothing_to_sync = self.persist.in_flight.is_none() && !self.persist.next.must_sync;
+        if nothing_to_sync {
+            self.raft.on_persisted(number);
+            self.release_held(number, outputs);
+        }
+    }
+
+    /// Merges what one `Ready` wants persisted into the next batch.
+    fn queue_persist(&mut self, ready: &Ready) {
+        let next = &mut self.persist.next;
+        next.number = ready.number;
+        next.must_sync |= ready.must_sync;
+        if ready.hard_state.is_some() {
+            next.hard_state = ready.hard_state;
+        }
+        if let Some(first) = ready.entries.first() {
+            let kept = next
+                .entries
+                .iter()
+                .take_while(|entry| entry.index < first.index)
+                .count();
+            next.entries.truncate(kept);
+            next.entries.extend(ready.entries.iter().cloned());
+        }
+    }
+
+    /// Votes and acknowledgements promise something, so they wait for the sync; nothing leaves
+    /// with a term that could be forgotten.
+    fn may_leave_now(&self, message: &Message) -> bool {
+        let promises = matches!(
+            message.kind,
+            MessageKind::Vote
+                | MessageKind::VoteResponse
+                | MessageKind::PreVote
+                | MessageKind::PreVoteResponse
+                | MessageKind::AppendResponse
+        );
+        !promises && message.term <= self.persist.durable.term
+    }
+
+    fn release_held(&mut self, number: u64, outputs: &mut Vec<Output>) {
+        let free = self
+            .persist
+            .held
+            .iter()
+            .take_while(|(held, _)| *held <= number)
+            .count();
+        if free > 0 {
+            let messages = self
+                .persist
+                .held
+                .drain(..free)
+                .map(|(_, message)| message)
+                .collect();
+            outputs.push(Output::Send(messages));
+        }
+    }
+
+    fn emit_persist(&mut self, outputs: &mut Vec<Output>) {
+        let flush = self.persist.flush && self.persist.next.hard_state.is_some();
+        let due = self.persist.next.must_sync || flush;
+        if self.persist.in_flight.is_some() {
+            return;
+        }
+        self.persist.flush = false;
+        if !due {
+            return;
+        }
+        let batch = std::mem::take(&mut self.persist.next);
+        if let Some(hard_state) = batch.hard_state {
+            self.persist.handed = hard_state;
+        }
+        let (number, hard_state) = (batch.number, batch.hard_state);
+        self.persist.in_flight = Some(InFlight { number, hard_state });
+        outputs.push(Output::Persist(batch));
+    }
+
+    fn snapshot_is_due(&self) -> bool {
+        let since = self.apply.applied.0 - self.snapshots.last.0;
+        let due = since > self.config.snapshot_count || self.snapshots.forced && since > 0;
+        due && !self.snapshots.under_way
+    }
+
+    fn emit_snapshot(&mut self, outputs: &mut Vec<Output>) {
+        if self.snapshots.forced && self.apply.applied == self.snapshots.last {
+            self.snapshots.forced = false;
+        }
+        if !self.snapshot_is_due() || self.apply.handed != self.apply.applied {
+            return;
+        }
+        // A snapshot record counts only when the WAL knows its index to be committed.
+        if self.persist.handed.commit < self.apply.applied {
+            self.persist.flush = true;
+            self.emit_persist(outputs);
+            if self.persist.handed.commit < self.apply.applied {
+                return;
+            }
+        }
+        self.snapshots.under_way = true;
+        self.snapshots.forced = false;
+        outputs.push(Output::TakeSnapshot(SnapshotMeta {
+            index: self.apply.applied,
+            term: self.apply.applied_term,
+            conf: self.raft.conf().clone(),
+        }));
+    }
+
+    /// Hands out committed entries, a slice at a time, as long as the state machine keeps up.
+    fn emit_apply(&mut self, outputs: &mut Vec<Output>) {
+        // A due snapshot waits for a moment at which everything handed out was applied.
+        while !self.apply.entries.is_empty() && !self.snapshot_is_due() {
+            if self.apply.handed.0 - self.apply.applied.0 >= APPLY_IN_FLIGHT_MAX {
+                break;
+            }
+            let len = self.apply.entries.len().min(APPLY_SLICE_ENTRIES);
+            let slice: Vec<Entry> = self.apply.entries.drain(..len).collect();
+            if let (Some(first), Some(last)) = (slice.first(), slice.last()) {
+                assert_eq!(
+                    first.index,
+                    self.apply.handed.next(),
+                    "entries are applied in order"
+                );
+                self.apply.handed = last.index;
+            }
+            outputs.push(Output::Apply(slice));
+        }
+    }
+
+    fn observe_leader(&mut self, outputs: &mut Vec<Output>) {
+        let (leader, term) = (self.raft.leader(), self.raft.term());
+        if (leader, term) == (self.leader, self.leader_term) {
+            return;
+        }
+        if self.raft.role() != Role::Leader {
+            self.set_sole_leader(false, outputs);
+        }
+        let lost = self.reads.abandon_round();
+        if !lost.is_empty() {
+            let lost = lost
+                .into_iter()
+                .map(|token| (token, api::Error::LeaderChanged))
+                .collect();
+            outputs.push(Output::Rejected(lost));
+        }
+        (self.leader, self.leader_term) = (leader, term);
+        self.leader_since_tick = self.tick;
+        outputs.push(Output::LeaderChanged { leader, term });
+    }
+
+    fn set_sole_leader(&mut self, sole: bool, outputs: &mut Vec<Output>) {
+        if self.sole_leader != sole {
+            self.sole_leader = sole;
+            outputs.push(Output::SoleLeader(sole));
+        }
+    }
+
+    /// The only voter need not wait for an election timeout: nobody else can win.
+    fn maybe_campaign(&mut self) {
+        let settled = self.raft.persisted() == self.raft.last()
+            && self.apply.applied == self.raft.committed();
+        if self.is_sole_voter() && self.raft.role() != Role::Leader && settled {
+            self.raft.campaign();
+        }
+    }
+
+    fn propose_parked(&mut self) {
+        if self.parked.is_empty() || self.raft.leader().is_none() {
+            return;
+        }
+        let parked = std::mem::take(&mut self.parked);
+        let entries = parked
+            .iter()
+            .map(|proposal| (proposal.kind, proposal.data.clone()));
+        if self.raft.propose(entries).is_err() {
+            self.parked = parked;
+        }
+    }
+
+    /// Publishes this member, and as leader decides the cluster version.
+    fn propose_own(&mut self) {
+        if (self.publish, self.set_version) == (Own::Done, Own::Done) {
+            return;
+        }
+        if self.raft.leader().is_none() || !self.raft.committed_in_term() {
+            return;
+        }
+        let timeout_ticks = self.timeout_ticks();
+        if self.publish.is_due(self.tick, timeout_ticks) {
+            let id = self.config.request_ids.next();
+            let (name, urls) = (&self.config.name, &self.config.client_urls);
+            let data = own::attributes(id, self.config.raft.id, name, urls);
+            self.publish = self.send_own(id, data);
+        }
+        if self.is_own_quorum() && self.set_version.is_due(self.tick, timeout_ticks) {
+            let id = self.config.request_ids.next();
+            let data = own::cluster_version(id, &self.config.version);
+            self.set_version = self.send_own(id, data);
+        }
+    }
+
+    fn send_own(&mut self, id: RequestId, data: Bytes) -> Own {
+        // A dropped proposal is repeated like a lost one, after the timeout.
+        let _ = self
+            .raft
+            .propose(std::iter::once((EntryKind::Normal, data)));
+        Own::Sent {
+            id,
+            tick: self.tick,
+        }
+    }
+
+    fn ask_reads(&mut self) {
+        if !self.reads.is_unconfirmed() {
+            return;
+        }
+        if self.is_own_quorum() {
+            if self.raft.committed_in_term() {
+                self.reads.confirm_all(self.raft.committed());
+            }
+            return;
+        }
+        let may_ask = match self.raft.role() {
+            // The engine forgets questions that come before the first commit of the term.
+            Role::Leader => self.raft.committed_in_term(),
+            Role::Follower => self.raft.leader().is_some(),
+            Role::PreCandidate | Role::Candidate => false,
+        };
+        let retry_ticks = READ_RETRY_MS.div_ceil(self.config.tick_ms);
+        if may_ask && self.reads.wants_round(self.tick, retry_ticks) {
+            let context = Bytes::copy_from_slice(&self.config.request_ids.next().0.to_be_bytes());
+            self.raft.read_index(&context);
+            self.reads.begin_round(context, self.tick);
+        }
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        let conf = self.raft.conf();
+        conf.voters == [self.config.raft.id.0] && conf.voters_outgoing.is_empty()
+    }
+
+    fn is_own_quorum(&self) -> bool {
+        self.raft.role() == Role::Leader && self.is_sole_voter()
+    }
+
+    /// Five seconds and two elections, as etcd has it.
+    fn timeout_ticks(&self) -> u64 {
+        REQUEST_BASE_MS.div_ceil(self.config.tick_ms) + 2 * self.config.raft.election_ticks as u64
+    }
+
+    /// Why a request that began at this tick found no answer.
+    fn timeout_error(&self, since_tick: u64) -> api::Error {
+        let election = 2 * self.config.raft.election_ticks as u64;
+        let lost_tick = self.leader_since_tick.saturating_sub(election);
+        if since_tick > lost_tick && since_tick < self.leader_since_tick {
+            api::Error::TimeoutDueToLeaderFail
+        } else {
+            api::Error::Timeout
+        }
+    }
+}
+
+/// Whether the cluster version need not be raised by this build.
+fn version_is_set(config: &Config) -> bool {
+    let minor = |version: &str| own::minor_of(version);
+    config.cluster_version.as_deref().and_then(minor) >= minor(&config.version)
+}
+
+/// Committed entries that may wait for apply before requests are refused, as etcd has it.
+const COMMITTED_UNAPPLIED_MAX: u64 = 5000;
+/// Proposals that may wait for a leader.
+const PARKED_MAX: usize = 5000;
+/// Entries in one [`Output::Apply`].
+const APPLY_SLICE_ENTRIES: usize = 512;
+/// Entries handed to the state machine and not yet reported.
+const APPLY_IN_FLIGHT_MAX: u64 = 1024;
+/// Data of applied entries kept in memory for followers.
+const TAIL_BYTES_MAX: usize = 64 << 20;
+/// A read-index round without an answer is asked again.
+const READ_RETRY_MS: u64 = 500;
+/// Part of the request timeout that does not depend on elections.
+const REQUEST_BASE_MS: u64 = 5000;

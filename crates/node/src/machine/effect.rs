@@ -1,0 +1,97 @@
+//! What goes into the machine and what comes out: two closed lists.
+
+use api::ids::{MemberId, RequestId};
+use bytes::Bytes;
+use storage::log::{Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
+
+use crate::raft::{ConfChange, Message};
+
+/// How the driver recognises one of its requests; the machine only hands it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A request that wants to become a log entry.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The id inside of `data`, from [`crate::ids::RequestIds`].
+    pub id: RequestId,
+    pub kind: EntryKind,
+    /// An encoded `InternalRaftRequest` or raftpb `ConfChange`.
+    pub data: Bytes,
+    pub token: Token,
+}
+
+/// Everything that can happen to a member.
+#[derive(Debug)]
+pub enum Input {
+    /// The driver is ready to carry out outputs; comes once, first.
+    Start,
+    /// One heartbeat interval passed.
+    Tick,
+    /// Requests that arrived since the last batch.
+    Propose(Vec<Proposal>),
+    /// Linearizable reads that arrived since the last batch.
+    ReadIndex(Vec<Token>),
+    /// The WAL did what [`Output::Persist`] of this number asked, in order.
+    Persisted { number: u64 },
+    /// The state machine applied everything up to here.
+    Applied { index: LogIndex },
+    /// The entry at `index` was applied and is a configuration change; `None` when it changes
+    /// nothing for raft (refused, or a mere update). Comes before the `Applied` that covers it.
+    ConfChange {
+        index: LogIndex,
+        change: Option<ConfChange>,
+    },
+    /// The state machine's cluster version is now this (`major.minor.patch`).
+    ClusterVersion(String),
+    /// A peer said something.
+    Message(Box<Message>),
+    /// A message to a peer was lost.
+    Unreachable(MemberId),
+    /// Take a snapshot at the next opportunity, whatever the count: before a clean stop.
+    ForceSnapshot,
+    /// The procedure that [`Output::TakeSnapshot`] began is over, durably.
+    SnapshotTaken { index: LogIndex },
+    /// Write a commit index that was held back: before a clean stop.
+    Flush,
+}
+
+/// One batch for the WAL: append all, sync when asked, then report the number.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Persist {
+    pub number: u64,
+    /// Written after the entries.
+    pub hard_state: Option<HardState>,
+    /// Entries from the first one's index on replace what the log has there.
+    pub entries: Vec<Entry>,
+    /// False when only the commit index changed.
+    pub must_sync: bool,
+}
+
+/// What the driver must do, in this order.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Send to peers; may run while a [`Persist`] is under way, never later than given.
+    Send(Vec<Message>),
+    /// At most one is under way at any time.
+    Persist(Persist),
+    /// Apply in order, then report the last index; they are committed and durable here.
+    Apply(Vec<Entry>),
+    /// These reads may be served from the state as it is now, or later.
+    ReadReady { tokens: Vec<Token>, index: LogIndex },
+    /// These requests failed here. A proposal may be applied nevertheless.
+    Rejected(Vec<(Token, api::Error)>),
+    /// The leader or the term is now this.
+    LeaderChanged {
+        leader: Option<MemberId>,
+        term: Term,
+    },
+    /// While the last one said `true`, this member is the only voter, leads, and has applied an
+    /// entry of its term, so that any thread may answer linearizable reads from the state.
+    SoleLeader(bool),
+    /// Take a snapshot of the state exactly as it is now: everything handed out was applied, and
+    /// the WAL was told a commit index that covers it.
+    TakeSnapshot(SnapshotMeta),
+    /// This member's name and client URLs are in the log and applied.
+    Published,
+}

@@ -1,0 +1,513 @@
+//! The consensus engine behind a narrow seam: nothing outside this module names its crate.
+//!
+//! Every difference between the crate and etcd's raft is held here: configuration changes keep
+//! etcd's numbers, fields that only the crate knows never leave, messages are checked before
+//! they are stepped (the crate panics on some), and election timeouts follow from a seed.
+
+mod convert;
+mod log_tail;
+mod message;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use api::ids::MemberId;
+use bytes::Bytes;
+use raft::eraftpb;
+use raft::{RaftState, RawNode, StateRole};
+use storage::log::{ConfState, Entry, EntryKind, HardState, LogIndex, Term};
+
+use log_tail::LogTail;
+pub use message::{Message, MessageKind, Snapshot};
+
+/// How the engine is set up; ticks are heartbeats.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub id: MemberId,
+    /// Ticks without a leader before an election; the wait is drawn from `[n, 2n)`.
+    pub election_ticks: usize,
+    pub pre_vote: bool,
+    /// Source of the election timeouts.
+    pub seed: u64,
+}
+
+/// What the log, the snapshot and the database said at boot.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    pub hard_state: HardState,
+    /// The configuration at `applied`.
+    pub conf: ConfState,
+    /// The entry before the first of `entries`: a snapshot's, or index 0 and term 0.
+    pub before: (LogIndex, Term),
+    pub entries: Vec<Entry>,
+    /// Entries up to here are not handed out again.
+    pub applied: LogIndex,
+}
+
+/// Why a restored log cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// An entry does not follow the one before it.
+    Gap { after: LogIndex, found: LogIndex },
+    /// The hard state says that entries are committed which the log does not have.
+    Commit {
+        commit: LogIndex,
+        first: LogIndex,
+        last: LogIndex,
+    },
+    /// What was applied lies outside of what is committed and kept.
+    Applied {
+        applied: LogIndex,
+        before: LogIndex,
+        commit: LogIndex,
+    },
+    /// The engine refused the configuration.
+    Engine(String),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::Gap { after, found } => {
+                write!(f, "raft log: entry {found} follows entry {after}")
+            }
+            RestoreError::Commit {
+                commit,
+                first,
+                last,
+            } => {
+                write!(
+                    f,
+                    "raft log: commit index {commit} is not within {first}..={last}"
+                )
+            }
+            RestoreError::Applied {
+                applied,
+                before,
+                commit,
+            } => {
+                write!(
+                    f,
+                    "raft log: applied index {applied} is not within {before}..={commit}"
+                )
+            }
+            RestoreError::Engine(text) => write!(f, "raft: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// The role of this member in its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// A configuration change that was applied, as far as raft is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfChange {
+    AddVoter(MemberId),
+    AddLearner(MemberId),
+    Remove(MemberId),
+}
+
+/// Why a proposal was not taken: there is no leader, or it is handing over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped;
+
+/// Why a message from a peer was not stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(pub &'static str);
+
+/// Everything that the engine wants done, in the order of its numbers.
+#[derive(Debug, Default)]
+pub struct Ready {
+    /// Grows by one per `Ready`; named again by [`Raft::on_persisted`].
+    pub number: u64,
+    /// Present when it changed.
+    pub hard_state: Option<HardState>,
+    /// To be appended to the log; may replace entries from their first index on.
+    pub entries: Vec<Entry>,
+    /// Whether term, vote or entries changed, so that a sync must cover them.
+    pub must_sync: bool,
+    /// Committed, and durable on this member.
+    pub committed: Vec<Entry>,
+    pub messages: Vec<Message>,
+    /// Rounds of read-index that were confirmed, with the index that reads must see.
+    pub reads: Vec<(Bytes, LogIndex)>,
+}
+
+/// The engine of one member.
+pub struct Raft {
+    node: RawNode<LogTail>,
+    seed: u64,
+    election_ticks: usize,
+    conf: ConfState,
+}
+
+impl Raft {
+    /// Starts from what was restored.
+    ///
+    /// # Errors
+    /// When the parts do not fit together.
+    pub fn new(config: &Config, restored: &Restored) -> Result<Raft, RestoreError> {
+        let last = check_restored(restored)?;
+        let initial = RaftState::new(
+            convert::hard_state_in(&restored.hard_state),
+            convert::conf_in(&restored.conf),
+        );
+        let mut tail = LogTail::new(initial, restored.before);
+        restored.entries.iter().for_each(|entry| tail.push(entry));
+        assert_eq!(tail.last(), last.0);
+        let settings = raft::Config {
+            id: config.id.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: 1,
+            applied: restored.applied.0,
+            max_size_per_msg: APPEND_BYTES_MAX,
+            max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            max_committed_size_per_ready: COMMITTED_BYTES_MAX,
+            ..Default::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&settings, tail, &logger)
+            .map_err(|error| RestoreError::Engine(error.to_string()))?;
+        let mut raft = Raft {
+            node,
+            seed: config.seed ^ config.id.0,
+            election_ticks: config.election_ticks,
+            conf: restored.conf.clone(),
+        };
+        raft.settle();
+        Ok(raft)
+    }
+
+    /// One heartbeat interval passed.
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.settle();
+    }
+
+    /// Starts an election now.
+    pub fn campaign(&mut self) {
+        // Fails only for messages of a peer.
+        let _ = self.node.campaign();
+        self.settle();
+    }
+
+    /// Appends to the log when this member leads, or forwards to the leader.
+    ///
+    /// # Errors
+    /// When nobody leads or leadership is being handed over; nothing was taken then.
+    pub fn propose(
+        &mut self,
+        proposals: impl Iterator<Item = (EntryKind, Bytes)>,
+    ) -> Result<(), Dropped> {
+        let entries: Vec<eraftpb::Entry> = proposals
+            .map(|(kind, data)| {
+                let mut entry = eraftpb::Entry::default();
+                convert::set_data(&mut entry, kind, data);
+                entry
+            })
+            .collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut message = eraftpb::Message::default();
+        message.set_msg_type(eraftpb::MessageType::MsgPropose);
+        message.from = self.node.raft.id;
+        message.set_entries(entries.into());
+        let taken = self.node.raft.step(message).map_err(|_| Dropped);
+        self.settle();
+        taken
+    }
+
+    /// Asks for a round of read-index; its answer comes in a later [`Ready`] or never.
+    pub fn read_index(&mut self, context: &[u8]) {
+        self.node.read_index(context.to_vec());
+        self.settle();
+    }
+
+    /// Takes a message from a peer.
+    ///
+    /// # Errors
+    /// When the message does not make sense; the engine has not seen it then.
+    pub fn step(&mut self, message: &Message) -> Result<(), Refused> {
+        self.check(message)?;
+        // The engine's own errors are dropped proposals and stale messages; both are losses
+        // that the sender's retries cover.
+        let _ = self.node.raft.step(convert::message_in(message));
+        self.settle();
+        Ok(())
+    }
+
+    /// A message to this member was lost.
+    pub fn report_unreachable(&mut self, id: MemberId) {
+        self.node.report_unreachable(id.0);
+        self.settle();
+    }
+
+    /// Hands leadership to another voter.
+    pub fn transfer_leader(&mut self, to: MemberId) {
+        self.node.transfer_leader(to.0);
+        self.settle();
+    }
+
+    /// Whether [`Raft::ready`] has anything to say.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        self.node.has_ready()
+    }
+
+    /// Takes what the engine wants done. Entries become readable by the engine at once; they
+    /// count as durable on this member only after [`Raft::on_persisted`].
+    pub fn ready(&mut self) -> Ready {
+        let mut from = self.node.ready();
+        let entries = from.take_entries();
+        self.node.mut_store().append(&entries);
+        let mut messages = from.take_messages();
+        messages.append(&mut from.take_persisted_messages());
+        let ready = Ready {
+            number: from.number(),
+            hard_state: from.hs().map(convert::hard_state_out),
+            entries: entries.into_iter().map(convert::entry_out).collect(),
+            must_sync: from.must_sync(),
+            committed: from
+                .take_committed_entries()
+                .into_iter()
+                .map(convert::entry_out)
+                .collect(),
+            messages: messages
+                .into_iter()
+                .filter_map(convert::message_out)
+                .collect(),
+            reads: from
+                .take_read_states()
+                .into_iter()
+                .map(|read| (Bytes::from(read.request_ctx), LogIndex(read.index)))
+                .collect(),
+        };
+        self.node.advance_append_async(from);
+        self.settle();
+        ready
+    }
+
+    /// Everything up to this [`Ready`] is durable.
+    pub fn on_persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        self.settle();
+    }
+
+    /// Everything up to this entry was applied.
+    pub fn on_applied(&mut self, index: LogIndex) {
+        self.node.advance_apply_to(index.0);
+        self.settle();
+    }
+
+    /// Forgets entries that nobody is likely to ask for: all but the last `keep` applied ones,
+    /// and fewer when their data exceeds `bytes`.
+    pub fn compact(&mut self, applied: LogIndex, keep: u64, bytes: usize) {
+        let tail = self.node.mut_store();
+        tail.compact(LogIndex(applied.0.saturating_sub(keep)));
+        tail.shrink(bytes, applied);
+    }
+
+    /// Makes an applied configuration change count.
+    ///
+    /// # Errors
+    /// When the result would not be a configuration, for example one without voters.
+    pub fn apply_conf_change(&mut self, change: ConfChange) -> Result<&ConfState, RestoreError> {
+        let (kind, id) = match change {
+            ConfChange::AddVoter(id) => (eraftpb::ConfChangeType::AddNode, id),
+            ConfChange::AddLearner(id) => (eraftpb::ConfChangeType::AddLearnerNode, id),
+            ConfChange::Remove(id) => (eraftpb::ConfChangeType::RemoveNode, id),
+        };
+        let mut to = eraftpb::ConfChange {
+            node_id: id.0,
+            ..Default::default()
+        };
+        to.set_change_type(kind);
+        let conf = self
+            .node
+            .apply_conf_change(&to)
+            .map_err(|error| RestoreError::Engine(error.to_string()))?;
+        self.conf = convert::conf_out(&conf);
+        self.settle();
+        Ok(&self.conf)
+    }
+
+    #[must_use]
+    pub fn conf(&self) -> &ConfState {
+        &self.conf
+    }
+
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.node.raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::PreCandidate => Role::PreCandidate,
+            StateRole::Candidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        }
+    }
+
+    #[must_use]
+    pub fn term(&self) -> Term {
+        Term(self.node.raft.term)
+    }
+
+    /// The leader of the term, when known.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        Some(self.node.raft.leader_id)
+            .filter(|id| *id != raft::INVALID_ID)
+            .map(MemberId)
+    }
+
+    #[must_use]
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.committed)
+    }
+
+    /// The last entry of the log that is durable on this member.
+    #[must_use]
+    pub fn persisted(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.persisted)
+    }
+
+    #[must_use]
+    pub fn last(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.last_index())
+    }
+
+    /// Whether an entry of the current term is committed, before which a leader may not answer
+    /// for its predecessors.
+    #[must_use]
+    pub fn committed_in_term(&self) -> bool {
+        self.node.raft.commit_to_current_term()
+    }
+
+    /// Term of an entry that is still kept.
+    #[must_use]
+    pub fn term_of(&self, index: LogIndex) -> Option<Term> {
+        self.node.store().term_of(index.0).map(Term)
+    }
+
+    /// The engine draws a new election timeout from the thread's random source whenever it
+    /// changes its role or term. Ours is a function of seed and term, put back after each call,
+    /// so that a run can be repeated.
+    fn settle(&mut self) {
+        let span = self.election_ticks as u64;
+        let timeout = span + mix(self.seed ^ mix(self.node.raft.term)) % span;
+        self.node
+            .raft
+            .set_randomized_election_timeout(timeout as usize);
+    }
+
+    /// Refuses what the engine would panic on, or what no honest peer sends.
+    fn check(&self, message: &Message) -> Result<(), Refused> {
+        let log = &self.node.raft.raft_log;
+        if message.to.0 != self.node.raft.id || message.from.0 == raft::INVALID_ID {
+            return Err(Refused("not addressed to this member"));
+        }
+        let local = matches!(message.kind, MessageKind::Propose | MessageKind::ReadIndex);
+        if local != (message.term == Term(0)) {
+            return Err(Refused("term does not fit the kind of message"));
+        }
+        match message.kind {
+            MessageKind::Append => self.check_append(message),
+            MessageKind::Heartbeat if message.commit.0 > log.last_index() => {
+                Err(Refused("heartbeat commits beyond the log"))
+            }
+            MessageKind::Propose if message.entries.is_empty() => Err(Refused("empty proposal")),
+            MessageKind::ReadIndex | MessageKind::ReadIndexResponse
+                if message.entries.len() != 1 =>
+            {
+                Err(Refused("read index without one context"))
+            }
+            MessageKind::AppendResponse
+                if message.term == self.term() && message.index.0 > log.last_index() =>
+            {
+                Err(Refused("acknowledges entries beyond the log"))
+            }
+            // Taking in a snapshot needs the database that travels with it.
+            MessageKind::Snapshot => Err(Refused("snapshot without a database")),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_append(&self, message: &Message) -> Result<(), Refused> {
+        let mut next = message.index.next();
+        for entry in &message.entries {
+            if entry.index != next || entry.term > message.term {
+                return Err(Refused("entries out of order"));
+            }
+            let committed = entry.index <= self.committed();
+            if committed
+                && self
+                    .term_of(entry.index)
+                    .is_some_and(|term| term != entry.term)
+            {
+                return Err(Refused("entry conflicts with a committed one"));
+            }
+            next = next.next();
+        }
+        Ok(())
+    }
+}
+
+/// Last index of a restored log whose parts fit together.
+fn check_restored(restored: &Restored) -> Result<LogIndex, RestoreError> {
+    let before = restored.before.0;
+    let mut last = before;
+    for entry in &restored.entries {
+        if entry.index != last.next() {
+            return Err(RestoreError::Gap {
+                after: last,
+                found: entry.index,
+            });
+        }
+        last = entry.index;
+    }
+    let commit = restored.hard_state.commit;
+    let fresh = restored.hard_state == HardState::default();
+    if !fresh && (commit < before || commit > last) {
+        return Err(RestoreError::Commit {
+            commit,
+            first: before,
+            last,
+        });
+    }
+    let applied = restored.applied;
+    if applied != LogIndex(0) && (applied < before || applied > commit.max(before)) {
+        return Err(RestoreError::Applied {
+            applied,
+            before,
+            commit,
+        });
+    }
+    Ok(last)
+}
+
+/// The finalizer of SplitMix64: spreads any input over all bits.
+pub(crate) fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Bytes of entries in one append to a follower, as etcd has it.
+const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// Appends that may be on their way to one follower, as etcd has it.
+const APPENDS_IN_FLIGHT_MAX: usize = 512;
+/// Bytes of committed entries taken at once.
+const COMMITTED_BYTES_MAX: u64 = 16 << 20;

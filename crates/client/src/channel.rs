@@ -1,0 +1,205 @@
+//! All endpoints as one service: balances requests over connections and fails over.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::{Request, Response, Uri};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+
+use crate::config::Config;
+use crate::connection::{self, Options};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::tls;
+
+/// How long to wait when no endpoint took a connection; doubles up to the second value.
+const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(25);
+const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// All endpoints as one gRPC service. Cheap to clone; clones share the connections.
+///
+/// A request goes to the next endpoint in turn that has or takes a connection. While none does,
+/// the request waits: the caller's deadline ends that.
+#[derive(Clone)]
+pub struct Channel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoints: Vec<Endpoint>,
+    options: Options,
+    /// The connection of each endpoint. An async lock, so that requests that need the same new
+    /// connection wait for one attempt instead of starting one each.
+    slots: Vec<tokio::sync::Mutex<Option<SendRequest<Body>>>>,
+    /// Counts requests; the remainder by the number of endpoints is whose turn it is.
+    turn: AtomicUsize,
+    /// The last failure to connect to each endpoint, by index, for error messages.
+    failures: Mutex<HashMap<usize, String>>,
+}
+
+impl Channel {
+    /// Prepares a channel; connections are made when requests need them.
+    ///
+    /// # Errors
+    /// No endpoints, an endpoint that is no address, or TLS files that cannot be used.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        if config.endpoints.is_empty() {
+            let text = "at least one Endpoint is required in client config";
+            return Err(Error::Config(text.to_owned()));
+        }
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|text| Endpoint::parse(text).map_err(Error::Config))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tls = config.tls.as_ref().map(tls::client_config).transpose()?;
+        let wants_default = tls.is_none()
+            && endpoints
+                .iter()
+                .any(|endpoint| endpoint.security == crate::endpoint::Security::Required);
+        let tls_required = match &tls {
+            Some(tls) => Some(Arc::clone(tls)),
+            None if wants_default => Some(tls::client_config(&crate::TlsConfig::default())?),
+            None => None,
+        };
+        let options = Options {
+            tls,
+            tls_required,
+            server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+            dial_timeout: config.dial_timeout,
+            keepalive_interval: config.keepalive_interval,
+            keepalive_timeout: config.keepalive_timeout,
+        };
+        let slots = endpoints
+            .iter()
+            .map(|_| tokio::sync::Mutex::new(None))
+            .collect();
+        Ok(Channel {
+            shared: Arc::new(Shared {
+                endpoints,
+                options,
+                slots,
+                turn: AtomicUsize::new(0),
+                failures: Mutex::new(HashMap::new()),
+            }),
+        })
+    }
+
+    /// The last failures to connect, one for each endpoint that failed since it last worked.
+    pub(crate) fn failures(&self) -> Option<String> {
+        let failures = self
+            .shared
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let texts: Vec<_> = failures.values().map(String::as_str).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+impl Shared {
+    /// A working connection to the endpoint, the one in use or a new one.
+    async fn connection(&self, index: usize) -> Option<SendRequest<Body>> {
+        let mut slot = self.slots[index].lock().await;
+        if let Some(sender) = slot.as_mut() {
+            if !sender.is_closed() && sender.ready().await.is_ok() {
+                return Some(sender.clone());
+            }
+            *slot = None;
+        }
+        let outcome = connection::connect(&self.endpoints[index], &self.options).await;
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(sender) => {
+                failures.remove(&index);
+                *slot = Some(sender.clone());
+                Some(sender)
+            }
+            Err(text) => {
+                failures.insert(index, text);
+                None
+            }
+        }
+    }
+
+    /// Gives the request to the first connection that takes it.
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Status> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut wait = RECONNECT_WAIT_MIN;
+        loop {
+            for offset in 0..self.endpoints.len() {
+                let index = first.wrapping_add(offset) % self.endpoints.len();
+                let Some(mut sender) = self.connection(index).await else {
+                    continue;
+                };
+                self.address(&mut request, index)?;
+                match sender.try_send_request(request).await {
+                    Ok(response) => return Ok(response),
+                    Err(mut error) => match error.take_message() {
+                        // The connection closed before it took the request: not sent.
+                        Some(unsent) => request = unsent,
+                        None => return Err(broken(&error.into_error())),
+                    },
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RECONNECT_WAIT_MAX);
+        }
+    }
+
+    fn address(&self, request: &mut Request<Body>, index: usize) -> Result<(), Status> {
+        let endpoint = &self.endpoints[index];
+        let scheme = if self.options.is_secure(endpoint) {
+            "https"
+        } else {
+            "http"
+        };
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .to_owned();
+        *request.uri_mut() = Uri::builder()
+            .scheme(scheme)
+            .authority(endpoint.authority.as_str())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| Status::internal(format!("cannot address a request: {error}")))?;
+        Ok(())
+    }
+}
+
+/// A request that was sent and whose answer was lost with the connection.
+fn broken(error: &hyper::Error) -> Status {
+    let mut text = format!("error reading from server: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    Status::unavailable(text)
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<Incoming>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.send(request).await })
+    }
+}

@@ -1,0 +1,3 @@
+//! The process around a member: configuration, listeners, endpoints, log, metrics, shutdown.
+
+pub mod config;

@@ -14,6 +14,7 @@
 //! quorum, also when that is one; a linearizable read is answered only after leadership was
 //! confirmed by a round that began after it arrived; entries are applied in order, once.
 
+pub mod boot;
 pub mod ids;
 pub mod machine;
 pub mod raft;

@@ -1,6 +1,7 @@
 //! Commands for the people who work on this repository: `cargo xtask <command>`.
 
 mod arguments;
+mod bench;
 mod codegen;
 mod reference;
 mod tidy;
@@ -8,6 +9,9 @@ mod tidy;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
+  bench --ours BINARY --reference BINARY [--rounds N] [--seconds N] [--rows NAME,…]
+        [--quick] [--dir DIR] [--json FILE] [--markdown FILE]
+                                 compare two servers under the same load
   codegen                        generate the message types from crates/api/proto
   reference --out DIR            build Go etcd's binaries to compare with
   tidy                           check the house rules";
@@ -19,6 +23,7 @@ fn main() -> ExitCode {
         None => ("", &[][..]),
     };
     let outcome = match command {
+        "bench" => bench::run(rest),
         "codegen" => codegen::run(),
         "reference" => reference::run(rest),
         "tidy" => tidy::run(rest),

@@ -1,0 +1,241 @@
+//! A closed loop of unary calls on many connections, by one thread around epoll.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::time::Timespec;
+
+use super::connection::{Connection, Outcomes};
+use super::histogram::Histogram;
+use super::request::Requests;
+
+const READ_BUFFER: usize = 1 << 20;
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+/// A server that leaves a call without answer for so long is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many calls are outstanding at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) connections: usize,
+    /// Calls outstanding on each connection.
+    pub(crate) streams: usize,
+}
+
+/// When the load ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extent {
+    /// Measure for so long after a warm-up.
+    Time {
+        warm_up: Duration,
+        measured: Duration,
+    },
+    /// Make so many calls; everything is measured.
+    Calls(u64),
+}
+
+/// What was measured between the marks.
+pub(crate) struct Measured<M> {
+    pub(crate) seconds: f64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) latencies: Histogram,
+    /// The caller's readings at the begin and at the end.
+    pub(crate) marks: (M, M),
+}
+
+/// Keeps `shape` calls outstanding until `extent` is reached; `mark` takes the readings.
+///
+/// # Errors
+/// A connection that breaks, or no answer for a minute.
+pub(crate) fn run<M>(
+    address: SocketAddr,
+    shape: Shape,
+    extent: Extent,
+    requests: &mut Requests,
+    mut mark: impl FnMut() -> Result<M, Box<dyn Error>>,
+) -> Result<Measured<M>, Box<dyn Error>> {
+    let mut driver = Driver::connect(address, shape)?;
+    driver.turn_until(requests, Some(PATIENCE), |driver| driver.all_ready())?;
+    let calls = match extent {
+        Extent::Calls(calls) => Some(calls),
+        Extent::Time { .. } => None,
+    };
+    driver.budget = calls.unwrap_or(u64::MAX);
+    driver.start_all(shape.streams, requests)?;
+    if let Extent::Time { warm_up, .. } = extent {
+        let end = driver.now() + warm_up.as_nanos() as u64;
+        driver.turn_until(requests, None, |driver| driver.now() >= end)?;
+    }
+    let before = mark()?;
+    driver.outcomes.clear();
+    let begin = Instant::now();
+    match extent {
+        Extent::Time { measured, .. } => {
+            let end = driver.now() + measured.as_nanos() as u64;
+            driver.turn_until(requests, None, |driver| driver.now() >= end)?;
+        }
+        Extent::Calls(calls) => driver.turn_until(requests, None, |driver| {
+            driver.outcomes.completed + driver.outcomes.failed >= calls
+        })?,
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let after = mark()?;
+    let Outcomes {
+        latencies,
+        completed,
+        failed,
+    } = std::mem::replace(&mut driver.outcomes, Outcomes::new());
+    driver.budget = 0;
+    driver.connections.iter_mut().for_each(Connection::stop);
+    driver.turn_until(requests, Some(PATIENCE), |driver| driver.outstanding() == 0)?;
+    Ok(Measured {
+        seconds,
+        completed,
+        failed,
+        latencies,
+        marks: (before, after),
+    })
+}
+
+impl Outcomes {
+    fn new() -> Self {
+        Self {
+            latencies: Histogram::new(),
+            completed: 0,
+            failed: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.latencies.clear();
+        self.completed = 0;
+        self.failed = 0;
+    }
+}
+
+struct Driver {
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    outcomes: Outcomes,
+    /// Calls that may still be started.
+    budget: u64,
+    begin: Instant,
+    last_progress: Instant,
+}
+
+impl Driver {
+    fn connect(address: SocketAddr, shape: Shape) -> Result<Self, Box<dyn Error>> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut connections = Vec::with_capacity(shape.connections);
+        for index in 0..shape.connections {
+            let connection = Connection::open(address)?;
+            let data = EventData::new_u64(index as u64);
+            epoll::add(&epoll, connection.socket(), data, EventFlags::IN)?;
+            connections.push(connection);
+        }
+        let begin = Instant::now();
+        let outcomes = Outcomes::new();
+        Ok(Self {
+            epoll,
+            connections,
+            outcomes,
+            budget: 0,
+            begin,
+            last_progress: begin,
+        })
+    }
+
+    fn now(&self) -> u64 {
+        self.begin.elapsed().as_nanos() as u64
+    }
+
+    fn all_ready(&self) -> bool {
+        self.connections.iter().all(|one| one.ready)
+    }
+
+    fn outstanding(&self) -> usize {
+        self.connections.iter().map(Connection::outstanding).sum()
+    }
+
+    fn start_all(&mut self, streams: usize, requests: &mut Requests) -> Result<(), Box<dyn Error>> {
+        for index in 0..self.connections.len() {
+            self.start(index, streams, requests);
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, index: usize, count: usize, requests: &mut Requests) {
+        let count = (count as u64).min(self.budget);
+        self.budget -= count;
+        let now = self.now();
+        self.connections[index].start(count as usize, requests, now);
+    }
+
+    /// A socket that is full is also watched for room.
+    fn flush(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
+        let connection = &mut self.connections[index];
+        let done = connection.flush()?;
+        if connection.blocked == done {
+            connection.blocked = !done;
+            let wanted = if done {
+                EventFlags::IN
+            } else {
+                EventFlags::IN | EventFlags::OUT
+            };
+            let data = EventData::new_u64(index as u64);
+            epoll::modify(&self.epoll, connection.socket(), data, wanted)?;
+        }
+        Ok(())
+    }
+
+    fn turn_until(
+        &mut self,
+        requests: &mut Requests,
+        limit: Option<Duration>,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<(), Box<dyn Error>> {
+        let mut buffer = vec![0; READ_BUFFER];
+        let mut events = Vec::with_capacity(1024);
+        let begin = Instant::now();
+        self.last_progress = begin;
+        while !done(self) {
+            events.clear();
+            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TICK))?;
+            if events.is_empty() {
+                let late = limit.is_some_and(|limit| begin.elapsed() > limit);
+                if late || self.last_progress.elapsed() > PATIENCE {
+                    return Err("the server stopped answering".into());
+                }
+                continue;
+            }
+            let now = self.now();
+            for event in &events {
+                self.serve(event.data.u64() as usize, &mut buffer, requests, now)?;
+            }
+            self.last_progress = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn serve(
+        &mut self,
+        index: usize,
+        buffer: &mut [u8],
+        requests: &mut Requests,
+        now: u64,
+    ) -> Result<(), Box<dyn Error>> {
+        let shortest = requests.shortest_answer;
+        let ended = self.connections[index].read(buffer, shortest, now, &mut self.outcomes)?;
+        self.start(index, ended, requests);
+        self.flush(index)
+    }
+}

@@ -1,0 +1,168 @@
+//! A server under test as a process: started on a fresh directory, read through /proc.
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Ticks a second in /proc/PID/stat: fixed by the kernel's interface to user space.
+const TICKS: f64 = 100.0;
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running member; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Server {
+    /// Starts a single member and waits until it is healthy.
+    ///
+    /// # Errors
+    /// The binary does not start, or is not healthy within 30 s.
+    pub(crate) fn start(binary: &Path, directory: &Path) -> Result<Self, Box<dyn Error>> {
+        std::fs::create_dir_all(directory)?;
+        let log = std::fs::File::create(directory.join("server.log"))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let client = format!("http://{address}");
+        let peer = format!("http://127.0.0.1:{}", free_port()?);
+        let child = Command::new(binary)
+            .arg("--name=bench")
+            .arg(format!("--data-dir={}", directory.join("data").display()))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster=bench={peer}"))
+            .arg("--quota-backend-bytes=17179869184")
+            .arg("--log-level=error")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("{}: {error}", binary.display()))?;
+        let mut server = Self {
+            child,
+            address,
+            directory: directory.into(),
+        };
+        server.wait_until_healthy()?;
+        Ok(server)
+    }
+
+    fn wait_until_healthy(&mut self) -> Result<(), Box<dyn Error>> {
+        let deadline = Instant::now() + START_LIMIT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                let log = std::fs::read_to_string(self.directory.join("server.log"))?;
+                return Err(format!("the server ended with {status}:\n{log}").into());
+            }
+            if health(self.address).is_ok_and(|answer| answer.contains("\"true\"")) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err("the server did not become healthy".into())
+    }
+
+    /// What the process used so far.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub(crate) fn usage(&self) -> Result<Usage, Box<dyn Error>> {
+        Usage::of(&self.child.id().to_string())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when the process is already gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn health(address: SocketAddr) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.write_all(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Totals of one process since its start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Usage {
+    /// User and system time of all threads, in seconds.
+    pub(crate) cpu: f64,
+    /// Resident memory now, in bytes.
+    pub(crate) resident: f64,
+    /// Bytes that went to the disk.
+    pub(crate) written: f64,
+}
+
+impl Usage {
+    /// Reads /proc of a process id, or of `self`.
+    ///
+    /// # Errors
+    /// No such process, or a kernel whose /proc differs from proc(5).
+    pub(crate) fn of(process: &str) -> Result<Self, Box<dyn Error>> {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}"));
+        let cpu = parse_cpu(&read("stat")?).ok_or("unknown form of /proc/PID/stat")?;
+        let resident = parse_field(&read("status")?, "VmRSS:").ok_or("no VmRSS")? * 1024.0;
+        let written = parse_field(&read("io")?, "write_bytes:").ok_or("no write_bytes")?;
+        Ok(Self {
+            cpu,
+            resident,
+            written,
+        })
+    }
+}
+
+/// Busy seconds of all processors since the boot.
+///
+/// # Errors
+/// A kernel whose /proc differs from proc(5).
+pub(crate) fn machine_busy() -> Result<f64, Box<dyn Error>> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    parse_busy(&text).ok_or_else(|| "unknown form of /proc/stat".into())
+}
+
+/// utime and stime are the 14th and 15th field; the 2nd may hold blanks but ends in `)`.
+fn parse_cpu(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS)
+}
+
+fn parse_field(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// `cpu user nice system idle iowait irq softirq …`
+fn parse_busy(stat: &str) -> Option<f64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Vec<f64> = line
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let &[user, nice, system, _idle, _wait, irq, soft, ..] = fields.as_slice() else {
+        return None;
+    };
+    Some((user + nice + system + irq + soft) / TICKS)
+}
+
+#[cfg(test)]
+mod tests;

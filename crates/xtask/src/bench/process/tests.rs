@@ -1,0 +1,28 @@
+use super::*;
+
+#[test]
+fn times_are_read_behind_a_name_with_blanks() {
+    let stat = "42 (a ) name) S 1 42 42 0 -1 4194304 10 0 0 0 150 50 0 0 20 0 8 0 99 1 2";
+    assert_eq!(parse_cpu(stat), Some(2.0));
+    assert_eq!(parse_cpu("42 (etcd"), None);
+}
+
+#[test]
+fn fields_and_busy_time_are_read() {
+    assert_eq!(
+        parse_field("a: 1\nVmRSS:\t  2048 kB\n", "VmRSS:"),
+        Some(2048.0)
+    );
+    assert_eq!(parse_field("a: 1\n", "VmRSS:"), None);
+    assert_eq!(
+        parse_busy("cpu  100 0 200 900 5 0 100 0 0 0\ncpu0 1"),
+        Some(4.0)
+    );
+}
+
+#[test]
+fn this_process_has_a_usage() {
+    let usage = Usage::of("self").unwrap();
+    assert!(usage.resident > 0.0);
+    assert!(machine_busy().unwrap() >= usage.cpu);
+}

@@ -1,0 +1,77 @@
+use super::super::{Cell, Probe};
+use super::*;
+
+fn turn(throughput: f64, p50_us: f64) -> Turn {
+    let figures = Figures {
+        throughput,
+        p50_us,
+        ..Figures::default()
+    };
+    let shape = Shape {
+        connections: 1,
+        streams: 1,
+    };
+    let probe = Probe {
+        written_p50: 80.0,
+        written_p99: 120.0,
+        growing_p50: 150.0,
+        growing_p99: 300.0,
+    };
+    Turn {
+        cells: vec![Cell {
+            row: "put",
+            shape,
+            figures,
+        }],
+        probe,
+        loaded_mib: 50.0,
+    }
+}
+
+#[test]
+fn medians_are_taken_over_rounds() {
+    let turns = [turn(10.0, 200.0), turn(30.0, 180.0), turn(20.0, 190.0)];
+    assert_eq!(medians(&turns, 0).throughput, 20.0);
+    assert_eq!(median(vec![1.0, 3.0]), 2.0);
+    assert_eq!(median(Vec::new()), 0.0);
+    assert_eq!(put_over_sync(&turns[1]), Some(100.0));
+}
+
+#[test]
+fn the_table_and_the_json_show_the_ratio() {
+    let side = || Side {
+        version: "etcd 1".into(),
+        loaded_mib: 50.0,
+        written_p50: 80.0,
+        written_p99: 120.0,
+        growing_p50: 150.0,
+        growing_p99: 300.0,
+        put_over_sync: None,
+    };
+    let report = Report {
+        machine: machine(),
+        rounds: 1,
+        seconds: 1.0,
+        lines: vec![Line {
+            row: "put",
+            shape: Shape {
+                connections: 200,
+                streams: 1,
+            },
+            ours: medians(&[turn(60_000.0, 1.0)], 0),
+            reference: medians(&[turn(20_000.0, 2.0)], 0),
+        }],
+        sides: [side(), side()],
+    };
+    assert!(
+        report
+            .markdown()
+            .contains("| put | 200×1 | 60.0k / 20.0k = **3.00** ")
+    );
+    let json = report.json();
+    assert_eq!(
+        json["lines"][0]["ours_by_reference"]["throughput_per_s"],
+        3.0
+    );
+    assert!(json["lines"][0]["ours_by_reference"]["server_cpu_us"].is_null());
+}

@@ -2,5 +2,6 @@
 //!
 //! Formats are etcd's own, to the byte. Nothing here knows what a key, a lease or a member means.
 
+pub mod bolt;
 pub mod fs;
 pub mod log;

@@ -117,5 +117,9 @@ fn ofd_write_lock(file: &fs::File) -> io::Result<()> {
         lock.l_whence = libc::SEEK_SET as libc::c_short;
         libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock)
     };
-    if status == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if status == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -1,0 +1,462 @@
+//! A B+tree in bbolt's file format: etcd's `member/snap/db`, to the byte.
+//!
+//! ```text
+//! page 0, 1   meta pages: root, high-water mark, transaction id, checksum
+//! page 2 ..   branch and leaf pages with their overflow pages, or free
+//! ```
+//! A commit never changes a page in use: it writes the changed pages to free places, syncs, writes
+//! one meta page (that of the older state), syncs. Readers keep the state that they began with;
+//! pages that a transaction frees are reused when no older reader is left. Pages are read with
+//! pread and kept in a bounded cache; every page is proved sound before it is looked at.
+//!
+//! The list of free pages is not stored (the form that etcd uses on Linux, `NoFreelistSync`): the
+//! scan at open finds it. Differences from bbolt: small buckets are never written inline, and a
+//! large value gets a leaf of its own, so that its neighbours can change without rewriting it.
+
+mod cache;
+mod check;
+mod error;
+mod freelist;
+mod image;
+mod meta;
+mod node;
+mod page;
+mod read;
+mod scan;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+pub use check::{Report, Violation};
+pub use error::{Damage, Error};
+pub use image::Image;
+pub use read::{Cursor, ReadTx};
+pub use write::{CommitStats, WriteTx};
+
+use crate::fs::{File, Fs, LockKind, Open};
+use freelist::{Freelist, Run};
+use meta::Meta;
+use read::Pin;
+use store::Store;
+
+type Result<T> = std::result::Result<T, Error>;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A page's number: its offset in the file, in pages.
+    PageId
+);
+id!(
+    /// A write transaction's number; each commit adds one.
+    TxId
+);
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Page size of a file that is created, in bytes; the operating system's when `None`. An
+    /// existing file keeps its own.
+    pub page_size: Option<u32>,
+    /// Take etcd's lock on the file (`flock`, exclusive), without waiting.
+    pub lock: bool,
+    /// Neither create nor change the file. Free pages are then not looked for.
+    pub read_only: bool,
+    /// The file grows in multiples of this many bytes.
+    pub grow_bytes: u64,
+    /// Bytes of pages that are kept in memory.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            page_size: None,
+            lock: true,
+            read_only: false,
+            grow_bytes: 16 << 20,
+            cache_bytes: 32 << 20,
+        }
+    }
+}
+
+/// An open database. Clones share it; the file is closed, and its lock released, when the last
+/// clone and the last transaction are gone.
+#[derive(Clone)]
+pub struct Db {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    store: Store,
+    read_only: bool,
+    grow_bytes: u64,
+    /// The newest state and who reads which; held for moments only.
+    state: Mutex<State>,
+    /// Empty while a write transaction is under way, which then owns the content.
+    writer: Mutex<Option<Writer>>,
+    writer_is_back: Condvar,
+}
+
+struct State {
+    /// The newest durable state.
+    meta: Meta,
+    /// Open read transactions by the state that they see.
+    readers: BTreeMap<TxId, usize>,
+    /// Pages below the high-water mark that the newest state does not use.
+    unused_pages: u64,
+}
+
+/// What only the write transaction may touch.
+struct Writer {
+    freelist: Freelist,
+    /// The freelist page that an older program stored and that nobody needs any more.
+    stored_freelist: Option<Run>,
+    file_bytes: u64,
+}
+
+impl Db {
+    /// Opens the database at `path`, creating it when it is missing or empty.
+    ///
+    /// Fails at once with [`Error::Locked`] when another process has it. Reads the whole file
+    /// once, in large pieces, to learn which pages are free (unless `read_only`).
+    pub fn open(fs: Arc<dyn Fs>, path: &Path, options: Options) -> Result<Db> {
+        if options
+            .page_size
+            .is_some_and(|page_size| !meta::valid_page_size(page_size))
+        {
+            let page_size = options.page_size.unwrap_or_default();
+            return Err(Error::BadPageSize { page_size });
+        }
+        let failed = |source| Error::Open {
+            path: path.to_owned(),
+            source,
+        };
+        if !options.read_only && !fs.exists(path) {
+            create(&*fs, path, &options)?;
+        }
+        let how = if options.read_only {
+            Open::Read
+        } else {
+            Open::ReadWrite
+        };
+        let mut file = fs.open(path, how).map_err(failed)?;
+        if !options.read_only && file.is_empty().map_err(failed)? {
+            create(&*fs, path, &options)?;
+            file = fs.open(path, how).map_err(failed)?;
+        }
+        if options.lock && !file.try_lock(LockKind::Flock).map_err(failed)? {
+            return Err(Error::Locked {
+                path: path.to_owned(),
+            });
+        }
+        Db::load(file, path, &options)
+    }
+
+    fn load(file: Box<dyn File>, path: &Path, options: &Options) -> Result<Db> {
+        let failed = |source| Error::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file_bytes = file.len().map_err(failed)?;
+        let meta = newest_meta(&*file, file_bytes, path)?;
+        let store = Store::new(file, meta.page_size, options.cache_bytes);
+        let found = if options.read_only {
+            None
+        } else {
+            Some(scan::scan(&store, &meta)?)
+        };
+        let (freelist, stored_freelist) = match found {
+            Some(found) => (found.freelist, found.stored_freelist),
+            None => (Freelist::default(), None),
+        };
+        let unused_pages = freelist.unused_pages() + stored_freelist.map_or(0, |run| run.pages);
+        let state = State {
+            meta,
+            readers: BTreeMap::new(),
+            unused_pages,
+        };
+        let shared = Shared {
+            path: path.to_owned(),
+            store,
+            read_only: options.read_only,
+            grow_bytes: options.grow_bytes,
+            state: Mutex::new(state),
+            writer: Mutex::new(Some(Writer {
+                freelist,
+                stored_freelist,
+                file_bytes,
+            })),
+            writer_is_back: Condvar::new(),
+        };
+        Ok(Db {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// A transaction on the newest state.
+    pub fn begin_read(&self) -> ReadTx {
+        let mut state = self.shared.state();
+        let meta = state.meta;
+        *state.readers.entry(meta.tx).or_default() += 1;
+        drop(state);
+        ReadTx {
+            pin: Arc::new(Pin {
+                shared: Arc::clone(&self.shared),
+                meta,
+            }),
+        }
+    }
+
+    /// The right to change the database; waits until the running write transaction ends.
+    pub fn begin_write(&self) -> Result<WriteTx> {
+        if self.shared.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let mut writer = self.shared.take_writer();
+        if self.shared.store.is_poisoned() {
+            self.shared.end_write(writer);
+            return Err(Error::Poisoned);
+        }
+        let state = self.shared.state();
+        let meta = state.meta;
+        let oldest = state
+            .readers
+            .first_key_value()
+            .map_or(meta.tx, |(&tx, _)| tx);
+        drop(state);
+        writer.freelist.release(oldest);
+        Ok(WriteTx::new(Arc::clone(&self.shared), writer, meta))
+    }
+
+    /// Walks every page of the newest state and proves the file sound, or lists what is wrong.
+    /// Writers wait only until it has pinned its state, not while it walks.
+    ///
+    /// Fails only when the file cannot be read.
+    pub fn check(&self) -> Result<Report> {
+        let writer = self.shared.take_writer();
+        let tx = self.begin_read();
+        let unused = (!self.shared.read_only).then(|| {
+            let stored = writer.stored_freelist;
+            writer.freelist.runs().into_iter().chain(stored).collect()
+        });
+        self.shared.end_write(writer);
+        check::check(&tx, unused)
+    }
+
+    /// Bytes of the newest state, free pages included, as bbolt's `Tx.Size`: what etcd calls the
+    /// size of the database. The file may be longer.
+    pub fn size(&self) -> u64 {
+        self.shared.state().meta.size_bytes()
+    }
+
+    /// Bytes of pages that the newest state uses. Equals [`Db::size`] when opened `read_only`.
+    pub fn size_in_use(&self) -> u64 {
+        let state = self.shared.state();
+        state.meta.size_bytes() - state.unused_pages * u64::from(state.meta.page_size)
+    }
+
+    /// Bytes that the file occupies, with what was reserved for growth.
+    pub fn file_bytes(&self) -> Result<u64> {
+        let failed = |source| Error::Open {
+            path: self.shared.path.clone(),
+            source,
+        };
+        self.shared.store.file.len().map_err(failed)
+    }
+
+    /// Bytes of a page.
+    pub fn page_size(&self) -> u32 {
+        self.shared.state().meta.page_size
+    }
+
+    /// Read transactions that are open now.
+    pub fn open_readers(&self) -> usize {
+        self.shared.state().readers.values().sum()
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is a single assignment or counter step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unpin(&self, tx: TxId) {
+        let mut state = self.state();
+        if let Some(count) = state.readers.get_mut(&tx) {
+            *count -= 1;
+            if *count == 0 {
+                state.readers.remove(&tx);
+            }
+        }
+    }
+
+    fn take_writer(&self) -> Writer {
+        let mut slot = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match slot.take() {
+                Some(writer) => return writer,
+                None => {
+                    let waited = self.writer_is_back.wait(slot);
+                    slot = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn end_write(&self, writer: Writer) {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        self.writer_is_back.notify_one();
+    }
+
+    fn publish(&self, meta: Meta, unused_pages: u64) {
+        let mut state = self.state();
+        state.meta = meta;
+        state.unused_pages = unused_pages;
+    }
+
+    /// Makes the file hold `needed` bytes.
+    fn grow(&self, file_bytes: &mut u64, needed: u64) -> Result<()> {
+        if needed <= *file_bytes {
+            return Ok(());
+        }
+        let len = needed.next_multiple_of(self.grow_bytes.max(1));
+        let failed = |source| Error::Io {
+            what: "grow the database file",
+            offset: len,
+            source,
+        };
+        self.store.file.set_len(len).map_err(failed)?;
+        *file_bytes = len;
+        Ok(())
+    }
+}
+
+/// Writes an empty database beside `path` and renames it into place, so that a crash never
+/// leaves half a file behind.
+fn create(fs: &dyn Fs, path: &Path, options: &Options) -> Result<()> {
+    let failed = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp.new");
+    let beside = PathBuf::from(name);
+    let file = fs
+        .open(&beside, Open::Create { mode: 0o600 })
+        .map_err(failed)?;
+    if options.lock && !file.try_lock(LockKind::Flock).map_err(failed)? {
+        return Err(Error::Locked {
+            path: path.to_owned(),
+        });
+    }
+    let page_size = options.page_size.unwrap_or_else(os_page_size);
+    let empty = Meta {
+        page_size,
+        flags: 0,
+        root: PageId(3),
+        sequence: 0,
+        freelist: None,
+        high_water: PageId(4),
+        tx: TxId(0),
+    };
+    let mut bytes = empty.encode(0);
+    bytes.extend_from_slice(
+        &Meta {
+            tx: TxId(1),
+            ..empty
+        }
+        .encode(1),
+    );
+    bytes.resize(3 * page_size as usize, 0);
+    bytes.extend_from_slice(&page::encode_leaf(PageId(3), &[], 1, page_size as usize));
+    file.set_len(0).map_err(failed)?;
+    file.write_all_at(&bytes, 0).map_err(failed)?;
+    file.sync_data().map_err(failed)?;
+    fs.rename(&beside, path).map_err(failed)?;
+    fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
+        .map_err(failed)
+}
+
+fn os_page_size() -> u32 {
+    let page_size = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
+    if meta::valid_page_size(page_size) {
+        page_size
+    } else {
+        4096
+    }
+}
+
+/// The newer of the two meta pages, of those that are valid.
+///
+/// The page size is in the meta page itself: when the first one is lost, the second is looked for
+/// at every page size.
+fn newest_meta(file: &dyn File, file_bytes: u64, path: &Path) -> Result<Meta> {
+    let first = meta_at(file, 0)?;
+    let seconds = match first {
+        Some(first) => first.page_size..=first.page_size,
+        None => meta::PAGE_SIZE_MIN..=meta::PAGE_SIZE_MAX,
+    };
+    let mut newest = first;
+    let mut page_size = *seconds.start();
+    while page_size <= *seconds.end() {
+        let second = meta_at(file, u64::from(page_size))?;
+        let second = second.filter(|second| second.page_size == page_size);
+        if let Some(second) = second
+            && newest.is_none_or(|newest| newest.tx < second.tx)
+        {
+            newest = Some(second);
+        }
+        page_size *= 2;
+    }
+    let meta = newest.ok_or_else(|| Error::NoValidMeta {
+        path: path.to_owned(),
+    })?;
+    if meta.high_water.0 > file_bytes / u64::from(meta.page_size) {
+        let last = PageId(meta.high_water.0.saturating_sub(1));
+        return Err(Error::damaged(last, Damage::FileTooShort { file_bytes }));
+    }
+    if !meta.fits(file_bytes) {
+        return Err(Error::damaged(PageId(meta.tx.0 % 2), Damage::Meta));
+    }
+    Ok(meta)
+}
+
+/// The meta page that begins at `offset`, when there is a valid one.
+fn meta_at(file: &dyn File, offset: u64) -> Result<Option<Meta>> {
+    let mut bytes = [0; page::HEADER_BYTES + meta::META_BYTES];
+    match file.read_exact_at(&mut bytes, offset) {
+        Ok(()) => Ok(Meta::decode(&bytes[page::HEADER_BYTES..])),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(source) => Err(Error::Io {
+            what: "read the meta page",
+            offset,
+            source,
+        }),
+    }
+}

@@ -1,0 +1,385 @@
+//! Write transactions: copy-on-write, one at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::Error;
+use super::freelist::{Freelist, Run};
+use super::meta::Meta;
+use super::node::{Change, Item, Leaf, Link, Loader, Node, Sink, spill_root};
+use super::page::{BUCKET_BYTES, BUCKET_FLAG, KEY_BYTES_MAX, Page, VALUE_BYTES_MAX};
+use super::read::{Bucket, BucketRoot, leaf_under};
+use super::store::Fresh;
+use super::{PageId, Result, Shared, TxId, Writer};
+
+/// Percent to which pages are filled when a node is split. Revisions arrive in order, so that
+/// inserting between two of them never happens in the bucket that holds them.
+const FILL: usize = 50;
+const FILL_APPEND: usize = 90;
+const APPEND_BUCKET: &[u8] = b"key";
+
+/// What a commit cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitStats {
+    /// Pages written, the meta page included; 0 when there was nothing to write.
+    pub pages: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// The transaction that was committed.
+    pub tx: TxId,
+}
+
+/// A bucket that this transaction has changed.
+struct Tree {
+    root: Link,
+    sequence: u64,
+}
+
+/// The only transaction that may change the database at its time. Dropping it undoes everything.
+pub struct WriteTx {
+    shared: Arc<Shared>,
+    /// `None` after the commit has given it back.
+    writer: Option<Writer>,
+    meta: Meta,
+    /// The tree of top-level buckets.
+    root: Link,
+    trees: BTreeMap<Vec<u8>, Tree>,
+    /// Pages of the state before that this one does not use any more.
+    freed: Vec<Run>,
+    /// A call failed half-way: the trees are not to be committed.
+    failed: bool,
+}
+
+impl WriteTx {
+    pub(super) fn new(shared: Arc<Shared>, writer: Writer, meta: Meta) -> WriteTx {
+        let root = Link::Page(meta.root);
+        WriteTx {
+            shared,
+            writer: Some(writer),
+            meta,
+            root,
+            trees: BTreeMap::new(),
+            freed: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Creates a top-level bucket unless it exists; returns whether it did not.
+    pub fn create_bucket(&mut self, name: &[u8]) -> Result<bool> {
+        check_key(name)?;
+        if self.trees.contains_key(name) || self.find_bucket(name)?.is_some() {
+            return Ok(false);
+        }
+        let tree = Tree {
+            root: Link::Node(Node::Leaf(Leaf::default())),
+            sequence: 0,
+        };
+        self.trees.insert(name.to_vec(), tree);
+        Ok(true)
+    }
+
+    /// The value of `key` as this transaction sees it.
+    pub fn get(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>> {
+        let missing = || Error::BucketMissing {
+            name: bucket.to_vec(),
+        };
+        let item = match self.trees.get(bucket) {
+            Some(tree) => self.find(&tree.root, key)?,
+            None => match self.find_bucket(bucket)?.ok_or_else(missing)?.root {
+                BucketRoot::Page(id) => self.find(&Link::Page(id), key)?,
+                BucketRoot::Inline(page) => find_in(&page, key),
+            },
+        };
+        Ok(item
+            .filter(|item| item.flags != BUCKET_FLAG)
+            .map(|item| item.value))
+    }
+
+    /// Sets `key` to `value`.
+    pub fn put(&mut self, bucket: &[u8], key: &[u8], value: &[u8]) -> Result<()> {
+        check_key(key)?;
+        check_value(value)?;
+        let key = Bytes::copy_from_slice(key);
+        let item = Item {
+            key,
+            value: Bytes::copy_from_slice(value),
+            flags: 0,
+        };
+        self.change(bucket, |loader, root| loader.put(root, item))
+    }
+
+    /// Removes `key`; returns whether it was there.
+    pub fn delete(&mut self, bucket: &[u8], key: &[u8]) -> Result<bool> {
+        if self.get(bucket, key)?.is_none() {
+            return Ok(false);
+        }
+        self.change(bucket, |loader, root| loader.delete(root, key))
+    }
+
+    /// Applies changes in strictly ascending key order: a value is put, `None` deletes. Cheaper
+    /// than single calls, because every leaf is visited once.
+    pub fn apply_sorted(&mut self, bucket: &[u8], changes: &[Change]) -> Result<()> {
+        for (index, (key, value)) in changes.iter().enumerate() {
+            check_key(key)?;
+            check_value(value.as_deref().unwrap_or_default())?;
+            if index > 0 && changes[index - 1].0 >= key {
+                return Err(Error::Unsorted { index });
+            }
+        }
+        self.change(bucket, |loader, root| loader.apply(root, changes, 0))
+    }
+
+    /// Makes the changes durable, then visible to new readers.
+    ///
+    /// After a failed sync or meta write the database is poisoned, because it is unknown which
+    /// state the file holds; after any other failure it is as it was before the transaction.
+    pub fn commit(mut self) -> Result<CommitStats> {
+        if self.failed {
+            return Err(Error::Aborted);
+        }
+        if self.trees.is_empty() {
+            return Ok(CommitStats {
+                tx: self.meta.tx,
+                ..CommitStats::default()
+            });
+        }
+        let mut writer = self
+            .writer
+            .take()
+            .expect("only the end of the transaction takes it");
+        let mut spill = Spill::new(&mut writer.freelist, &self.shared, self.meta.high_water);
+        let built = build(&mut self, &mut spill);
+        let Spill {
+            high_water,
+            fresh,
+            taken,
+            ..
+        } = spill;
+        let written = built.and_then(|root| {
+            let tx = TxId(self.meta.tx.0 + 1);
+            let meta = Meta {
+                root,
+                freelist: None,
+                high_water,
+                tx,
+                ..self.meta
+            };
+            Ok((
+                meta,
+                write(&self.shared, &mut writer.file_bytes, &meta, fresh)?,
+            ))
+        });
+        match &written {
+            Ok((meta, _)) => {
+                let mut freed = std::mem::take(&mut self.freed);
+                freed.extend(writer.stored_freelist.take());
+                writer.freelist.hold(meta.tx, freed);
+                self.shared.publish(*meta, writer.freelist.unused_pages());
+            }
+            Err(_) => taken.into_iter().for_each(|run| writer.freelist.put(run)),
+        }
+        self.shared.end_write(writer);
+        written.map(|(_, stats)| stats)
+    }
+
+    /// Runs a change on the tree of `bucket`. A failure may leave the tree half changed and
+    /// spoils the transaction.
+    fn change<T>(
+        &mut self,
+        bucket: &[u8],
+        run: impl FnOnce(&mut Loader<'_>, &mut Link) -> Result<T>,
+    ) -> Result<T> {
+        if self.failed {
+            return Err(Error::Aborted);
+        }
+        if !self.trees.contains_key(bucket) {
+            let found = self.find_bucket(bucket)?;
+            let found = found.ok_or_else(|| Error::BucketMissing {
+                name: bucket.to_vec(),
+            })?;
+            let root = match found.root {
+                BucketRoot::Page(id) => Link::Page(id),
+                BucketRoot::Inline(page) => Link::Node(Node::Leaf(Leaf::from_page(&page))),
+            };
+            self.trees.insert(
+                bucket.to_vec(),
+                Tree {
+                    root,
+                    sequence: found.sequence,
+                },
+            );
+        }
+        let tree = self
+            .trees
+            .get_mut(bucket)
+            .expect("inserted above when missing");
+        let mut loader = Loader {
+            store: &self.shared.store,
+            high_water: self.meta.high_water,
+            freed: &mut self.freed,
+        };
+        let result = run(&mut loader, &mut tree.root);
+        self.failed |= result.is_err();
+        result
+    }
+
+    /// A bucket as the state before this transaction has it.
+    fn find_bucket(&self, name: &[u8]) -> Result<Option<Bucket>> {
+        let leaf = self.leaf(self.page(self.meta.root)?, name)?;
+        match leaf.search(name) {
+            Ok(index) if leaf.is_bucket(index) => Bucket::decode(&leaf, index).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The item of `key` under `link`, in memory or on its page.
+    fn find(&self, mut link: &Link, key: &[u8]) -> Result<Option<Item>> {
+        loop {
+            match link {
+                Link::Page(id) => return Ok(find_in(&self.leaf(self.page(*id)?, key)?, key)),
+                Link::Node(Node::Leaf(leaf)) => return Ok(leaf.find(key).cloned()),
+                Link::Node(Node::Branch(branch)) => link = branch.child(key),
+            }
+        }
+    }
+
+    fn page(&self, id: PageId) -> Result<Page> {
+        self.shared.store.page(id, self.meta.high_water)
+    }
+
+    fn leaf(&self, root: Page, key: &[u8]) -> Result<Page> {
+        leaf_under(root, key, |id| self.page(id))
+    }
+}
+
+impl Drop for WriteTx {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.shared.end_write(writer);
+        }
+    }
+}
+
+/// Turns the changed trees into new pages; returns the page of the new root of the database.
+fn build(tx: &mut WriteTx, spill: &mut Spill<'_>) -> Result<PageId> {
+    let mut loader = Loader {
+        store: &tx.shared.store,
+        high_water: tx.meta.high_water,
+        freed: &mut tx.freed,
+    };
+    let mut root = std::mem::replace(&mut tx.root, Link::Page(tx.meta.root));
+    for (name, mut tree) in std::mem::take(&mut tx.trees) {
+        loader.settle_root(&mut tree.root)?;
+        let fill = if name == APPEND_BUCKET {
+            FILL_APPEND
+        } else {
+            FILL
+        };
+        let page = spill_root(tree.root, fill, spill);
+        let mut value = Vec::with_capacity(BUCKET_BYTES);
+        value.extend_from_slice(&page.0.to_le_bytes());
+        value.extend_from_slice(&tree.sequence.to_le_bytes());
+        let item = Item {
+            key: name.into(),
+            value: value.into(),
+            flags: BUCKET_FLAG,
+        };
+        loader.put(&mut root, item)?;
+    }
+    loader.settle_root(&mut root)?;
+    Ok(spill_root(root, FILL, spill))
+}
+
+/// Writes the pages, syncs, writes the meta page that refers to them, syncs.
+fn write(
+    shared: &Shared,
+    file_bytes: &mut u64,
+    meta: &Meta,
+    mut fresh: Vec<Fresh>,
+) -> Result<CommitStats> {
+    let store = &shared.store;
+    if store.is_poisoned() {
+        return Err(Error::Poisoned);
+    }
+    shared.grow(file_bytes, meta.size_bytes())?;
+    store.write(&mut fresh)?;
+    store.sync()?;
+    let slot = meta.tx.0 % 2;
+    store.write_meta(slot, &meta.encode(slot))?;
+    store.sync()?;
+    let pages = fresh.iter().map(|page| page.pages).sum::<u64>() + 1;
+    store.replace_cached(fresh);
+    Ok(CommitStats {
+        pages,
+        bytes: pages * u64::from(meta.page_size),
+        tx: meta.tx,
+    })
+}
+
+fn find_in(leaf: &Page, key: &[u8]) -> Option<Item> {
+    leaf.search(key).ok().map(|index| leaf.item(index))
+}
+
+fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(Error::KeyLen { len: key.len() });
+    }
+    Ok(())
+}
+
+fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Error::ValueLen { len: value.len() });
+    }
+    Ok(())
+}
+
+/// New pages of a commit, in memory until all of them are known.
+struct Spill<'a> {
+    freelist: &'a mut Freelist,
+    page_size: usize,
+    high_water: PageId,
+    fresh: Vec<Fresh>,
+    /// What came from the freelist, to be given back when the commit fails.
+    taken: Vec<Run>,
+}
+
+impl<'a> Spill<'a> {
+    fn new(freelist: &'a mut Freelist, shared: &Shared, high_water: PageId) -> Spill<'a> {
+        let page_size = shared.store.page_size;
+        Spill {
+            freelist,
+            page_size,
+            high_water,
+            fresh: Vec::new(),
+            taken: Vec::new(),
+        }
+    }
+}
+
+impl Sink for Spill<'_> {
+    fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    fn allocate(&mut self, pages: u64) -> PageId {
+        if let Some(first) = self.freelist.take(pages) {
+            self.taken.push(Run { first, pages });
+            return first;
+        }
+        let first = self.high_water;
+        self.high_water = PageId(first.0 + pages);
+        first
+    }
+
+    fn emit(&mut self, id: PageId, pages: u64, bytes: Bytes, hot: bool) {
+        self.fresh.push(Fresh {
+            id,
+            pages,
+            bytes,
+            hot,
+        });
+    }
+}

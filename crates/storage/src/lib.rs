@@ -5,3 +5,7 @@
 pub mod bolt;
 pub mod fs;
 pub mod log;
+#[cfg(any(test, feature = "sim"))]
+pub mod simfs;
+pub mod wal;
+pub mod wire;

@@ -7,6 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub mod codec;
+
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

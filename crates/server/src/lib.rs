@@ -1,3 +1,4 @@
 //! The process around a member: configuration, listeners, endpoints, log, metrics, shutdown.
 
 pub mod config;
+pub mod metrics;

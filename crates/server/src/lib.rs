@@ -1,4 +1,5 @@
 //! The process around a member: configuration, listeners, endpoints, log, metrics, shutdown.
 
 pub mod config;
+pub mod log;
 pub mod metrics;

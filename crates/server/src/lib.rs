@@ -1,5 +1,6 @@
 //! The process around a member: configuration, listeners, endpoints, log, metrics, shutdown.
 
 pub mod config;
+pub mod front;
 pub mod log;
 pub mod metrics;

@@ -1,5 +1,8 @@
 //! The client port against other implementations of HTTP/2 and gRPC, over loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+
 mod front {
     pub(crate) mod demo;
     mod tonic_peer;

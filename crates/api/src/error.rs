@@ -152,7 +152,10 @@ pub struct Status {
 impl Status {
     /// A status with a text outside the table.
     pub fn new(code: Code, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Status { code, message: message.into() }
+        Status {
+            code,
+            message: message.into(),
+        }
     }
 }
 

@@ -1,1 +1,54 @@
+//! The replicated state machine: keys and their history, leases, members, alarms.
+//!
+//! [`Machine`] applies log entries, one explicit sequence each, and is the only writer.
+//! [`View`] answers readers on any thread; [`Sweep`] carries out compactions in the background.
+//! All three share one locked state in memory over the backend's buckets:
+//!
+//! ```text
+//!   Machine::apply ─ command ─ txn / kv / lease / members / alarm ─ ApplyTxn ─ backend
+//!                                   │
+//!                                 index        every key, newest record in memory
+//!                                   │
+//!   View::range ──── range ─────────┘  records that are not in memory: one backend read each
+//! ```
+//!
+//! What is not here: no clock, socket, file, thread or random source; no gRPC; no raft.
+//!
+//! Invariants: equal applied index means equal state on all members; an answer at a pinned
+//! revision is the same whatever is applied meanwhile; the revision never decreases; what an
+//! entry changes becomes readable at once, with its index.
 
+mod alarm;
+mod auth;
+mod command;
+mod fatal;
+mod hash;
+mod index;
+mod kv;
+mod lease;
+mod machine;
+mod members;
+pub mod quota;
+mod range;
+mod record;
+mod reply;
+mod schema;
+mod shared;
+mod sweep;
+mod txn;
+mod view;
+mod wire;
+
+pub use fatal::{Fatal, ReadError};
+pub use hash::KvHash;
+pub use lease::TTL_MAX;
+pub use machine::{Applied, Config, Effect, Machine, OpenError, Opened};
+pub use members::{
+    ChangeContext, ChangeKind, ConfChange, DowngradeInfo, Member, Members, RaftChange,
+    v2_store_json,
+};
+pub use range::RangeAnswer;
+pub use reply::{Header, Reply};
+pub use sweep::{Step, Sweep};
+pub use txn::{is_read_only, is_serializable};
+pub use view::{LeaseView, View};

@@ -2,6 +2,7 @@
 //!
 //! Formats are etcd's own, to the byte. Nothing here knows what a key, a lease or a member means.
 
+pub mod backend;
 pub mod bolt;
 pub mod fs;
 pub mod log;

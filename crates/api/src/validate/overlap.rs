@@ -1,0 +1,148 @@
+//! No key may be changed twice by one run of a transaction.
+
+use super::Keys;
+use crate::error::Error;
+use crate::pb::etcdserverpb::RequestOp;
+use crate::pb::etcdserverpb::request_op::Request;
+
+/// What a list of operations may change.
+#[derive(Default)]
+struct Changes<'a> {
+    puts: Keys<'a>,
+    deletes: Deletes<'a>,
+}
+
+/// Deleted intervals, `None` for an open end; merged and sorted before they are asked.
+#[derive(Default)]
+struct Deletes<'a> {
+    intervals: Vec<(&'a [u8], Stop<'a>)>,
+    sorted: bool,
+}
+
+/// Where an interval stops.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop<'a> {
+    /// Just after this key.
+    After(&'a [u8]),
+    /// Before this key.
+    Before(&'a [u8]),
+    Never,
+}
+
+impl Stop<'_> {
+    fn is_beyond(&self, key: &[u8]) -> bool {
+        match self {
+            Stop::After(last) => key <= *last,
+            Stop::Before(end) => key < *end,
+            Stop::Never => true,
+        }
+    }
+
+    /// True when this stop reaches at least as far as the other.
+    fn reaches(&self, other: &Stop<'_>) -> bool {
+        match (self, other) {
+            (Stop::Never, _) => true,
+            (_, Stop::Never) => false,
+            (Stop::After(a), Stop::After(b)) | (Stop::Before(a), Stop::Before(b)) => a >= b,
+            (Stop::After(a), Stop::Before(b)) => a >= b,
+            (Stop::Before(a), Stop::After(b)) => a > b,
+        }
+    }
+}
+
+impl<'a> Deletes<'a> {
+    fn push(&mut self, key: &'a [u8], range_end: &'a [u8]) {
+        let stop = match range_end {
+            [] => Stop::After(key),
+            [0] => Stop::Never,
+            end if key < end => Stop::Before(end),
+            _ => return,
+        };
+        self.intervals.push((key, stop));
+        self.sorted = false;
+    }
+
+    /// Sorts and merges, so that a key is looked up among disjoint intervals.
+    fn settle(&mut self) {
+        if self.sorted {
+            return;
+        }
+        self.intervals.sort_by(|a, b| a.0.cmp(b.0));
+        let mut merged: Vec<(&[u8], Stop<'_>)> = Vec::with_capacity(self.intervals.len());
+        for &(begin, stop) in &self.intervals {
+            match merged.last_mut() {
+                Some(last) if last.1.is_beyond(begin) => {
+                    if !last.1.reaches(&stop) {
+                        last.1 = stop;
+                    }
+                }
+                _ => merged.push((begin, stop)),
+            }
+        }
+        self.intervals = merged;
+        self.sorted = true;
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        let after = self.intervals.partition_point(|interval| interval.0 <= key);
+        after
+            .checked_sub(1)
+            .is_some_and(|at| self.intervals[at].1.is_beyond(key))
+    }
+}
+
+/// Checks one list with everything below it.
+pub(super) fn check(ops: &[RequestOp]) -> Result<(), Error> {
+    changes(ops).map(drop)
+}
+
+fn changes(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
+    let mut all = Changes::default();
+    for op in ops {
+        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
+            all.deletes.push(&delete.key, &delete.range_end);
+        }
+    }
+    all.deletes.settle();
+    for op in ops {
+        let Some(Request::RequestTxn(nested)) = &op.request else {
+            continue;
+        };
+        let mut success = changes(&nested.success)?;
+        let mut failure = changes(&nested.failure)?;
+        for key in &success.puts {
+            if all.puts.contains(key) || all.deletes.contains(key) {
+                return Err(Error::DuplicateKey);
+            }
+        }
+        for key in &failure.puts {
+            if all.puts.contains(key) || all.deletes.contains(key) {
+                return Err(Error::DuplicateKey);
+            }
+        }
+        // Only one of the two lists runs, so they may share keys.
+        merge_keys(&mut all.puts, success.puts);
+        merge_keys(&mut all.puts, failure.puts);
+        all.deletes.intervals.append(&mut success.deletes.intervals);
+        all.deletes.intervals.append(&mut failure.deletes.intervals);
+        all.deletes.sorted = false;
+        all.deletes.settle();
+    }
+    for op in ops {
+        if let Some(Request::RequestPut(put)) = &op.request {
+            let key: &[u8] = &put.key;
+            if all.deletes.contains(key) || !all.puts.insert(key) {
+                return Err(Error::DuplicateKey);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Adds the smaller set to the larger.
+fn merge_keys<'a>(into: &mut Keys<'a>, mut from: Keys<'a>) {
+    if from.len() > into.len() {
+        std::mem::swap(into, &mut from);
+    }
+    into.extend(from);
+}

@@ -1,0 +1,246 @@
+//! What network threads read without asking apply.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use api::Error;
+use api::pb::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
+use storage::backend::{Applied, Bucket, Value, meta};
+
+use crate::fatal::{Fatal, ReadError};
+use crate::hash::{self, KvHash};
+use crate::index::Seen;
+use crate::kv::load;
+use crate::members::Members;
+use crate::range::{self, RangeAnswer};
+use crate::record::Revision;
+use crate::reply::Reply;
+use crate::shared::{Pin, Shared};
+use crate::txn;
+
+/// A read view of the newest state; cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    shared: Arc<Shared>,
+}
+
+/// A lease as it is replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    pub id: i64,
+    /// Granted, in seconds.
+    pub ttl: i64,
+    /// Left at the last checkpoint, in seconds; 0 when there was none.
+    pub remaining: i64,
+    /// The attached keys in order; empty unless asked for.
+    pub keys: Vec<Vec<u8>>,
+}
+
+impl View {
+    pub(crate) fn new(shared: Arc<Shared>) -> View {
+        View { shared }
+    }
+
+    /// Main revision of the last change; 1 in an empty store.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
+    /// Revision of the last compaction; -1 before the first.
+    #[must_use]
+    pub fn compact_revision(&self) -> i64 {
+        self.shared.state.read().compacted
+    }
+
+    /// How far the log was applied.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.shared.reader.applied()
+    }
+
+    /// Answers a Range; its checks were made by `api::validate`.
+    ///
+    /// # Errors
+    /// Refused for its revision, or the database failed.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, ReadError> {
+        range::answer(&self.shared, request)
+    }
+
+    /// Answers a transaction that [`txn::is_read_only`].
+    ///
+    /// # Errors
+    /// Refused for a revision, or the database failed.
+    pub fn txn(&self, request: &TxnRequest) -> Result<Reply, ReadError> {
+        let mut fetched: HashMap<Revision, Value> = HashMap::new();
+        let pin = {
+            let state = self.shared.state.read();
+            Pin::new(&self.shared, state.revision)
+        };
+        let revision = pin.revision();
+        let taken = loop {
+            // Values that are not in memory are fetched without the lock, then all is evaluated
+            // again.
+            let mut missing = Vec::new();
+            let mut path = Vec::new();
+            {
+                let state = self.shared.state.read();
+                let mut load = |seen: &Seen<'_>| -> Result<Value, Fatal> {
+                    if let Some(value) = seen.cached().or_else(|| fetched.get(&seen.revision())) {
+                        return Ok(value.clone());
+                    }
+                    if missing.len() < 256 {
+                        missing.push(seen.revision());
+                    }
+                    Ok(Arc::from([]))
+                };
+                txn::choose(&state, revision, request, &mut load, &mut path)?;
+                if missing.is_empty() {
+                    txn::check(&state, revision, request, &mut path.iter().copied())?;
+                    break path[0];
+                }
+            }
+            for at in missing {
+                fetched.insert(at, load(&self.shared.reader, at)?);
+            }
+        };
+        let mut answer = |range: &RangeRequest| -> Result<Vec<u8>, ReadError> {
+            let mut answer = range::answer_at(&self.shared, range, Some(revision))?;
+            let mut out = Vec::new();
+            while answer.write_chunk(&mut out, 64 << 10)? {}
+            Ok(out)
+        };
+        let rest = txn::run_ranges(request, taken, revision, &mut answer)?;
+        Ok(Reply::Txn { revision, rest })
+    }
+
+    /// HashKV at a revision, 0 for the current one; also gives the current revision. Reads every
+    /// record: not for a network thread.
+    ///
+    /// # Errors
+    /// Refused for its revision, or the database failed.
+    pub fn hash_kv(&self, revision: i64) -> Result<(KvHash, i64), ReadError> {
+        hash::hash_kv(&self.shared, revision)
+    }
+
+    /// The hashes that the last compactions left, oldest first.
+    #[must_use]
+    pub fn compaction_hashes(&self) -> Vec<KvHash> {
+        self.shared.hashes.lock().clone()
+    }
+
+    /// The hash over all buckets; reads every record.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn hash(&self) -> Result<u32, Fatal> {
+        hash::hash_all(&self.shared.reader)
+    }
+
+    /// Alarms of one kind, or all for kind 0.
+    #[must_use]
+    pub fn alarms(&self, kind: i32) -> Vec<AlarmMember> {
+        self.shared.state.read().alarms.list(kind)
+    }
+
+    /// True when any member reported the alarm.
+    #[must_use]
+    pub fn is_alarmed(&self, kind: AlarmType) -> bool {
+        self.shared.state.read().alarms.is_active(kind)
+    }
+
+    /// Whether a write of this cost in bytes fits under the quota and no NOSPACE alarm forbids it.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    pub fn check_space(&self, cost: u64) -> Result<(), Error> {
+        let full = |quota| self.shared.reader.size_in_use() + cost >= quota;
+        if cost > 0 && self.shared.config.quota_bytes.is_some_and(full) {
+            return Err(Error::NoSpace);
+        }
+        Ok(())
+    }
+
+    /// The membership and what the cluster agreed on.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.shared.state.read().members.clone()
+    }
+
+    /// A lease, with its keys when they are asked for.
+    #[must_use]
+    pub fn lease(&self, id: i64, with_keys: bool) -> Option<LeaseView> {
+        let state = self.shared.state.read();
+        let lease = state.leases.by_id.get(&id)?;
+        let keys = lease
+            .keys
+            .iter()
+            .filter(|_| with_keys)
+            .map(|key| key.to_vec())
+            .collect();
+        Some(LeaseView {
+            id,
+            ttl: lease.ttl,
+            remaining: lease.remaining,
+            keys,
+        })
+    }
+
+    /// All leases by id, without keys.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseView> {
+        let state = self.shared.state.read();
+        let lease = |(&id, lease): (&i64, &crate::lease::Lease)| LeaseView {
+            id,
+            ttl: lease.ttl,
+            remaining: lease.remaining,
+            keys: Vec::new(),
+        };
+        state.leases.by_id.iter().map(lease).collect()
+    }
+
+    /// Keys that exist now.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.shared.state.read().index.live()
+    }
+
+    /// True when authentication is on.
+    #[must_use]
+    pub fn is_auth_enabled(&self) -> bool {
+        self.shared.state.read().auth.enabled
+    }
+
+    /// Keys that the index holds, deleted ones with history included, and the bytes of records
+    /// that are kept in memory.
+    #[must_use]
+    pub fn index_size(&self) -> (usize, usize) {
+        let state = self.shared.state.read();
+        (state.index.len(), state.index.cached())
+    }
+
+    /// Size of the database file in bytes.
+    #[must_use]
+    pub fn db_size(&self) -> u64 {
+        self.shared.reader.size()
+    }
+
+    /// Bytes of it in use, and of what is not yet committed: what the quota is charged on.
+    #[must_use]
+    pub fn db_size_in_use(&self) -> u64 {
+        self.shared.reader.size_in_use()
+    }
+
+    /// The version of the database's schema; `None` up to 3.5.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn storage_version(&self) -> Result<Option<String>, Fatal> {
+        let value = self
+            .shared
+            .reader
+            .get(Bucket::Meta, meta::STORAGE_VERSION)?;
+        Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    }
+}

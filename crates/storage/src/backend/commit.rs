@@ -1,0 +1,125 @@
+//! Moving batches into the bolt file.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::{Applied, Bucket, Error, Pending, Shared};
+use crate::bolt;
+
+/// Writes batches to the file; owned by the commit thread, or called inline by the simulator.
+pub struct Committer {
+    shared: Arc<Shared>,
+    durable: Applied,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Writes in the batch; 0 when there was nothing to commit.
+    pub ops: usize,
+    /// The applied index that is durable in the file now.
+    pub durable: Applied,
+}
+
+/// The file at an exact applied index, until dropped.
+pub struct Pinned {
+    pub tx: bolt::ReadTx,
+    pub applied: Applied,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, durable: Applied) -> Committer {
+        Committer { shared, durable }
+    }
+
+    /// Work that waits; a commit is due at 10,000 operations or after 100 ms, by the driver's
+    /// clock.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        self.shared.pending()
+    }
+
+    /// The applied index that a crash would leave.
+    #[must_use]
+    pub fn durable(&self) -> Applied {
+        self.durable
+    }
+
+    /// Seals the open batch, writes it as one bolt transaction and drops it.
+    ///
+    /// # Errors
+    /// The file could not be written. The batch stays readable, and every later call fails:
+    /// the member must stop.
+    pub fn commit(&mut self) -> Result<Committed, Error> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(Error::Failed);
+        }
+        let (layer, pending) = {
+            let mut overlay = self.shared.overlay.write();
+            if overlay.open.is_empty() {
+                return Ok(Committed {
+                    ops: 0,
+                    durable: self.durable,
+                });
+            }
+            let mut layer = std::mem::take(&mut overlay.open);
+            layer.seal();
+            let layer = Arc::new(layer);
+            overlay.committing = Some(layer.clone());
+            (layer, self.shared.pending())
+        };
+        if let Err(source) = self.write(&layer) {
+            self.shared.failed.store(true, Ordering::Release);
+            return Err(Error::Commit { source });
+        }
+        self.durable = layer.applied().unwrap_or(self.durable);
+        let done = {
+            let mut overlay = self.shared.overlay.write();
+            self.shared.ops.fetch_sub(pending.ops, Ordering::Relaxed);
+            self.shared
+                .bytes
+                .fetch_sub(pending.bytes, Ordering::Relaxed);
+            overlay.committing.take()
+        };
+        // The values are freed here, outside the lock.
+        drop(done);
+        Ok(Committed {
+            ops: pending.ops,
+            durable: self.durable,
+        })
+    }
+
+    fn write(&self, layer: &super::Layer) -> Result<(), bolt::Error> {
+        let mut tx = self.shared.db.begin_write()?;
+        for bucket in Bucket::ALL {
+            // The values are shared, not copied.
+            let writes: Vec<(Bytes, Option<Bytes>)> = layer
+                .iter(bucket)
+                .map(|(key, value)| {
+                    let value = value.clone().map(Bytes::from_owner);
+                    (Bytes::copy_from_slice(key), value)
+                })
+                .collect();
+            if !writes.is_empty() {
+                tx.apply_sorted(bucket.name(), &writes)?;
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Commits, then pins the file as it is: exactly the state at the returned applied index.
+    ///
+    /// # Errors
+    /// As [`Committer::commit`].
+    pub fn pin(&mut self) -> Result<Pinned, Error> {
+        self.commit()?;
+        let tx = self.shared.db.begin_read();
+        Ok(Pinned {
+            tx,
+            applied: self.durable,
+        })
+    }
+}

@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod front;
+pub mod http;
 pub mod log;
 pub mod metrics;

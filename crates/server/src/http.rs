@@ -1,0 +1,351 @@
+//! The plain HTTP endpoints: versions, health, metrics and variables.
+//!
+//! ```text
+//! front end (not HTTP/2) ──socket and first bytes──▶ Server ── hyper ──▶ Routes::answer
+//! --listen-metrics-urls ──────accepted socket──────▶        │
+//! front end (HTTP/2, not gRPC) ───────request───────────────┴──────────▶ Routes::answer
+//! ```
+//!
+//! [`Routes`] knows paths, texts and headers and asks a [`MemberView`] for the rest; it does no
+//! I/O. [`Server`] owns one thread with a single-threaded runtime; nothing here runs on a net
+//! thread or touches the member's state.
+
+mod access;
+mod connection;
+mod debug;
+mod health;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ids::MemberId;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http_body_util::Full;
+
+pub use connection::{Error, Server, Stream};
+
+use crate::config;
+use crate::metrics::{self, Metrics};
+
+/// What a check waits for; `Err` is the text that the client is shown.
+pub type Check<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
+/// A kind of alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    NoSpace,
+    Corrupt,
+    /// A number that this release does not know.
+    Unknown(i32),
+}
+
+impl Alarm {
+    /// The name that `exclude=` uses.
+    fn name(self) -> String {
+        match self {
+            Alarm::NoSpace => "NOSPACE".into(),
+            Alarm::Corrupt => "CORRUPT".into(),
+            Alarm::Unknown(number) => number.to_string(),
+        }
+    }
+}
+
+/// How a health check reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// From this member's state as it is.
+    Serializable,
+    /// After the leader confirmed that the state is current.
+    Linearizable,
+}
+
+/// What raft says about itself.
+#[derive(Clone, Debug, Default)]
+pub struct RaftStatus {
+    pub member: MemberId,
+    pub term: u64,
+    pub vote: MemberId,
+    pub commit: u64,
+    pub applied: u64,
+    pub leader: MemberId,
+    pub state: RaftState,
+    /// The member that leadership is being handed to.
+    pub transferee: MemberId,
+    /// On the leader: what each member has.
+    pub progress: Vec<Progress>,
+}
+
+/// The role in the current term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RaftState {
+    #[default]
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// How far a member's log reaches, as the leader sees it.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    pub member: MemberId,
+    pub matched: u64,
+    pub next: u64,
+    /// etcd's word: `StateProbe`, `StateReplicate` or `StateSnapshot`.
+    pub state: &'static str,
+}
+
+/// The member as the endpoints see it. Every method is called on the HTTP thread and must not
+/// block; only the future of `read` may take its time.
+pub trait MemberView: Send + Sync + 'static {
+    /// `X.Y.Z` of the cluster; `None` before it is decided.
+    fn cluster_version(&self) -> Option<String>;
+
+    /// `X.Y.Z` of the stored data; `None` when the data does not say.
+    fn storage_version(&self) -> Option<String>;
+
+    /// The alarms that are raised, of any member.
+    fn alarms(&self) -> Vec<Alarm>;
+
+    /// The leader, if one is known.
+    fn leader(&self) -> Option<MemberId>;
+
+    /// Whether this member is a learner.
+    fn is_learner(&self) -> bool;
+
+    /// Reads one key as root, without its value.
+    fn read(&self, read: Read) -> Check<'_>;
+
+    /// Raft's state.
+    fn raft_status(&self) -> RaftStatus;
+
+    /// Copies into `metrics` what is not counted there: revisions, sizes, indexes, roles.
+    fn refresh(&self, metrics: &Metrics);
+}
+
+/// Which endpoints a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Everything, behind access control.
+    Client,
+    /// Metrics and health only, for anybody.
+    Metrics,
+}
+
+/// The answer to a request.
+pub type Answer = Response<Full<Bytes>>;
+
+/// The parts of a request that matter; no endpoint here reads a body.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    /// Whether the client is behind TLS.
+    pub secure: bool,
+}
+
+/// All endpoints of one member.
+pub struct Routes {
+    view: Arc<dyn MemberView>,
+    metrics: Arc<Metrics>,
+    access: access::Access,
+    /// Bound of the read in `/health`.
+    read_timeout: Duration,
+    /// The process's words, for /debug/vars.
+    command_line: Vec<String>,
+}
+
+impl Routes {
+    /// Endpoints for the member behind `view`.
+    #[must_use]
+    pub fn new(
+        view: Arc<dyn MemberView>,
+        metrics: Arc<Metrics>,
+        config: &config::Config,
+    ) -> Routes {
+        Routes {
+            view,
+            metrics,
+            access: access::Access::new(&config.http),
+            read_timeout: config.raft.request_timeout(),
+            command_line: std::env::args().collect(),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: &Request, listener: Listener) -> Answer {
+        if listener == Listener::Metrics {
+            return self.monitoring(request).await.unwrap_or_else(not_found);
+        }
+        if let Err(refusal) = self.access.check(request) {
+            return refusal;
+        }
+        let mut answer = match request.method {
+            Method::OPTIONS => respond(StatusCode::OK, None, ""),
+            _ => self.client(request).await,
+        };
+        self.access.add_headers(request, answer.headers_mut());
+        answer
+    }
+
+    async fn client(&self, request: &Request) -> Answer {
+        if let Some(answer) = self.monitoring(request).await {
+            return answer;
+        }
+        match request.uri.path() {
+            "/version" => self.version(request),
+            "/debug/vars" => self.variables(request),
+            _ => not_found(),
+        }
+    }
+
+    /// What metrics listeners serve too.
+    async fn monitoring(&self, request: &Request) -> Option<Answer> {
+        let path = request.uri.path();
+        match path {
+            "/metrics" => Some(self.metrics(request)),
+            "/health" => Some(self.health(request).await),
+            _ => self.checks(request).await,
+        }
+    }
+
+    fn version(&self, request: &Request) -> Answer {
+        if let Some(refusal) = only_get(request) {
+            return refusal;
+        }
+        let cluster = self
+            .view
+            .cluster_version()
+            .unwrap_or_else(|| "not_decided".into());
+        let storage = self
+            .view
+            .storage_version()
+            .unwrap_or_else(|| "unknown".into());
+        let server = api::version::SERVER;
+        let body = format!(
+            "{{\"etcdserver\":\"{server}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{storage}\"}}"
+        );
+        respond(StatusCode::OK, Some("application/json"), body)
+    }
+
+    fn metrics(&self, request: &Request) -> Answer {
+        self.metrics.scrapes_in_flight.add(1);
+        self.view.refresh(&self.metrics);
+        let page = self.metrics.page();
+        self.metrics.scrapes_in_flight.add(-1);
+        self.metrics.scrapes.inc();
+        let accepted = request.headers.get(http::header::ACCEPT_ENCODING);
+        let gzip = accepted
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(accepts_gzip);
+        if !gzip {
+            return respond(StatusCode::OK, Some(metrics::CONTENT_TYPE), page);
+        }
+        let body = compress(page.as_bytes());
+        let mut answer = respond(StatusCode::OK, Some(metrics::CONTENT_TYPE), body);
+        answer
+            .headers_mut()
+            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        answer
+    }
+}
+
+fn accepts_gzip(accepted: &str) -> bool {
+    accepted.split(',').any(|item| {
+        let (coding, quality) = item.split_once(';').unwrap_or((item, ""));
+        coding.trim() == "gzip" && !matches!(quality.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000")
+    })
+}
+
+fn compress(page: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder
+        .write_all(page)
+        .and_then(|()| encoder.finish())
+        .expect("memory takes everything")
+}
+
+fn respond(
+    status: StatusCode,
+    content_type: Option<&'static str>,
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    if let Some(kind) = content_type {
+        answer
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    answer
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = respond(status, Some(TEXT), body);
+    let nosniff = HeaderValue::from_static("nosniff");
+    answer
+        .headers_mut()
+        .insert(http::header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    answer
+}
+
+/// An error as Go's `http.Error` writes it: the text and a line end.
+fn error(status: StatusCode, text: &str) -> Answer {
+    plain(status, format!("{text}\n"))
+}
+
+fn not_found() -> Answer {
+    error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// The refusal of everything but GET, HEAD included.
+fn only_get(request: &Request) -> Option<Answer> {
+    if request.method == Method::GET {
+        return None;
+    }
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET"));
+    Some(answer)
+}
+
+/// The decoded values of `name` in the query; pairs with a `;` or a bad escape do not count.
+fn query<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    let pairs = request.uri.query().unwrap_or_default().split('&');
+    pairs
+        .filter(|pair| !pair.is_empty() && !pair.contains(';'))
+        .filter_map(move |pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (unescape(key)? == name).then(|| unescape(value)).flatten()
+        })
+}
+
+/// `%41` and `+` in a query.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let high = (rest.next()? as char).to_digit(16)?;
+                let low = (rest.next()? as char).to_digit(16)?;
+                u8::try_from(high * 16 + low).expect("two hexadecimal digits are below 256")
+            }
+            byte => byte,
+        });
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,18 @@
 
 #![allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
 
-mod etcdserverpb;
-#[path = "stub/grpc.health.v1.rs"]
-mod health;
-mod v3electionpb;
-mod v3lockpb;
+mod etcdserverpb {
+    include!("stub/etcdserverpb.rs");
+}
+mod health {
+    include!("stub/grpc.health.v1.rs");
+}
+mod v3electionpb {
+    include!("stub/v3electionpb.rs");
+}
+mod v3lockpb {
+    include!("stub/v3lockpb.rs");
+}
 
 pub use etcdserverpb::{
     auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,

@@ -6,10 +6,10 @@ pub mod election_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct ElectionClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -37,13 +37,14 @@ pub mod election_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             ElectionClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -85,11 +86,18 @@ pub mod election_client {
             tonic::Response<::api::pb::v3electionpb::CampaignResponse>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/v3electionpb.Election/Campaign");
+            let path = http::uri::PathAndQuery::from_static(
+                "/v3electionpb.Election/Campaign",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("v3electionpb.Election", "Campaign"));
@@ -102,11 +110,18 @@ pub mod election_client {
             tonic::Response<::api::pb::v3electionpb::ProclaimResponse>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/v3electionpb.Election/Proclaim");
+            let path = http::uri::PathAndQuery::from_static(
+                "/v3electionpb.Election/Proclaim",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("v3electionpb.Election", "Proclaim"));
@@ -119,11 +134,18 @@ pub mod election_client {
             tonic::Response<::api::pb::v3electionpb::LeaderResponse>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/v3electionpb.Election/Leader");
+            let path = http::uri::PathAndQuery::from_static(
+                "/v3electionpb.Election/Leader",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("v3electionpb.Election", "Leader"));
@@ -133,14 +155,23 @@ pub mod election_client {
             &mut self,
             request: impl tonic::IntoRequest<::api::pb::v3electionpb::LeaderRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<::api::pb::v3electionpb::LeaderResponse>>,
+            tonic::Response<
+                tonic::codec::Streaming<::api::pb::v3electionpb::LeaderResponse>,
+            >,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/v3electionpb.Election/Observe");
+            let path = http::uri::PathAndQuery::from_static(
+                "/v3electionpb.Election/Observe",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("v3electionpb.Election", "Observe"));
@@ -153,11 +184,18 @@ pub mod election_client {
             tonic::Response<::api::pb::v3electionpb::ResignResponse>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/v3electionpb.Election/Resign");
+            let path = http::uri::PathAndQuery::from_static(
+                "/v3electionpb.Election/Resign",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("v3electionpb.Election", "Resign"));

@@ -6,10 +6,10 @@ pub mod lock_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct LockClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -29,18 +29,22 @@ pub mod lock_client {
             let inner = tonic::client::Grpc::with_origin(inner, origin);
             Self { inner }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> LockClient<InterceptedService<T, F>>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LockClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             LockClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -78,31 +82,43 @@ pub mod lock_client {
         pub async fn lock(
             &mut self,
             request: impl tonic::IntoRequest<::api::pb::v3lockpb::LockRequest>,
-        ) -> std::result::Result<tonic::Response<::api::pb::v3lockpb::LockResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<::api::pb::v3lockpb::LockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/v3lockpb.Lock/Lock");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("v3lockpb.Lock", "Lock"));
+            req.extensions_mut().insert(GrpcMethod::new("v3lockpb.Lock", "Lock"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn unlock(
             &mut self,
             request: impl tonic::IntoRequest<::api::pb::v3lockpb::UnlockRequest>,
-        ) -> std::result::Result<tonic::Response<::api::pb::v3lockpb::UnlockResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<::api::pb::v3lockpb::UnlockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/v3lockpb.Lock/Unlock");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("v3lockpb.Lock", "Unlock"));
+            req.extensions_mut().insert(GrpcMethod::new("v3lockpb.Lock", "Unlock"));
             self.inner.unary(req, path, codec).await
         }
     }

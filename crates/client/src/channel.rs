@@ -15,9 +15,9 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::connection::{self, Options};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Security};
 use crate::error::Error;
 use crate::tls;
 
@@ -56,29 +56,7 @@ impl Channel {
             let text = "at least one Endpoint is required in client config";
             return Err(Error::Config(text.to_owned()));
         }
-        let endpoints = config
-            .endpoints
-            .iter()
-            .map(|text| Endpoint::parse(text).map_err(Error::Config))
-            .collect::<Result<Vec<_>, _>>()?;
-        let tls = config.tls.as_ref().map(tls::client_config).transpose()?;
-        let wants_default = tls.is_none()
-            && endpoints
-                .iter()
-                .any(|endpoint| endpoint.security == crate::endpoint::Security::Required);
-        let tls_required = match &tls {
-            Some(tls) => Some(Arc::clone(tls)),
-            None if wants_default => Some(tls::client_config(&crate::TlsConfig::default())?),
-            None => None,
-        };
-        let options = Options {
-            tls,
-            tls_required,
-            server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
-            dial_timeout: config.dial_timeout,
-            keepalive_interval: config.keepalive_interval,
-            keepalive_timeout: config.keepalive_timeout,
-        };
+        let (endpoints, options) = prepare(config)?;
         let slots = endpoints
             .iter()
             .map(|_| tokio::sync::Mutex::new(None))
@@ -104,6 +82,33 @@ impl Channel {
         let texts: Vec<_> = failures.values().map(String::as_str).collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
+}
+
+/// Reads a configuration's endpoints and the files that it names.
+pub(crate) fn prepare(config: &Config) -> Result<(Vec<Endpoint>, Options), Error> {
+    let endpoints = config
+        .endpoints
+        .iter()
+        .map(|text| Endpoint::parse(text).map_err(Error::Config))
+        .collect::<Result<Vec<_>, _>>()?;
+    let tls = config.tls.as_ref().map(tls::client_config).transpose()?;
+    let is_required = endpoints
+        .iter()
+        .any(|endpoint| endpoint.security == Security::Required);
+    let tls_required = match &tls {
+        Some(tls) => Some(Arc::clone(tls)),
+        None if is_required => Some(tls::client_config(&TlsConfig::default())?),
+        None => None,
+    };
+    let options = Options {
+        tls,
+        tls_required,
+        server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+        dial_timeout: config.dial_timeout,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
+    };
+    Ok((endpoints, options))
 }
 
 impl Shared {

@@ -37,7 +37,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn tls_for(&self, endpoint: &Endpoint) -> Option<&Arc<ClientConfig>> {
+    pub(crate) fn tls_for(&self, endpoint: &Endpoint) -> Option<&Arc<ClientConfig>> {
         match endpoint.security {
             Security::Never => None,
             Security::IfConfigured => self.tls.as_ref(),
@@ -66,49 +66,52 @@ pub(crate) async fn connect(
 }
 
 async fn dial(endpoint: &Endpoint, options: &Options) -> Result<SendRequest<Body>, String> {
-    match &endpoint.address {
+    let tls = options.tls_for(endpoint).map(Arc::clone);
+    handshake(open(endpoint, options, tls).await?, options).await
+}
+
+/// A socket, or TLS over one.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Opens a byte stream to an endpoint, secured if `tls` is given.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) async fn open(
+    endpoint: &Endpoint,
+    options: &Options,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<Box<dyn Stream>, String> {
+    let socket: Box<dyn Stream> = match &endpoint.address {
         Address::Tcp { host, port } => {
             let socket = TcpStream::connect((host.as_str(), *port))
                 .await
                 .map_err(text_of)?;
             socket.set_nodelay(true).map_err(text_of)?;
-            secure(socket, endpoint, options).await
+            Box::new(socket)
         }
-        Address::Unix(path) => {
-            let socket = UnixStream::connect(path).await.map_err(text_of)?;
-            secure(socket, endpoint, options).await
-        }
-    }
-}
-
-async fn secure<S>(
-    socket: S,
-    endpoint: &Endpoint,
-    options: &Options,
-) -> Result<SendRequest<Body>, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let Some(tls) = options.tls_for(endpoint) else {
-        return handshake(socket, options).await;
+        Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(text_of)?),
     };
+    let Some(tls) = tls else { return Ok(socket) };
     let name = options
         .server_name
         .as_ref()
         .unwrap_or(&endpoint.server_name);
     let name = ServerName::try_from(name.clone())
         .map_err(|_| format!("{name:?} cannot be the name of a server"))?;
-    let stream = TlsConnector::from(Arc::clone(tls))
+    let stream = TlsConnector::from(tls)
         .connect(name, socket)
         .await
         .map_err(|error| format!("authentication handshake failed: {error}"))?;
-    handshake(stream, options).await
+    Ok(Box::new(stream))
 }
 
-async fn handshake<S>(stream: S, options: &Options) -> Result<SendRequest<Body>, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn handshake(
+    stream: Box<dyn Stream>,
+    options: &Options,
+) -> Result<SendRequest<Body>, String> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

@@ -1,0 +1,155 @@
+//! Scripts that complete commands and flags in shells, made from the table of commands.
+
+use super::{Command, globals};
+
+/// The script for a shell, or `None` for a shell that nobody knows.
+pub(crate) fn script(root: &'static Command, shell: &str) -> Option<String> {
+    let lists = word_lists(root);
+    match shell {
+        "bash" => Some(bash(&lists)),
+        "zsh" => Some(zsh(&lists)),
+        "fish" => Some(fish(&lists)),
+        "powershell" => Some(powershell(&lists)),
+        _ => None,
+    }
+}
+
+/// For each command, by its path (`""`, `"lease"`, `"lease grant"`): what may follow.
+fn word_lists(root: &'static Command) -> Vec<(String, Vec<String>)> {
+    let mut lists = Vec::new();
+    add_lists(root, "", &[], &mut lists);
+    lists
+}
+
+fn add_lists(
+    command: &'static Command,
+    path: &str,
+    inherited: &[String],
+    lists: &mut Vec<(String, Vec<String>)>,
+) {
+    let own: Vec<_> = command
+        .flags
+        .iter()
+        .map(|flag| format!("--{}", flag.name))
+        .collect();
+    let mut words: Vec<_> = command
+        .commands
+        .iter()
+        .map(|child| child.name.to_owned())
+        .collect();
+    words.extend(own.iter().chain(inherited).cloned());
+    words.push("--help".to_owned());
+    words.extend(globals::FLAGS.iter().map(|flag| format!("--{}", flag.name)));
+    lists.push((path.to_owned(), words));
+    let inherited = if command.inherit_flags {
+        own
+    } else {
+        Vec::new()
+    };
+    for child in command.commands {
+        let path = if path.is_empty() {
+            child.name.to_owned()
+        } else {
+            format!("{path} {}", child.name)
+        };
+        add_lists(child, &path, &inherited, lists);
+    }
+}
+
+/// `case` branches that set `words` for the command in `$spot`.
+fn cases(lists: &[(String, Vec<String>)]) -> String {
+    lists
+        .iter()
+        .map(|(path, words)| format!("    \"{path}\") words=\"{}\" ;;\n", words.join(" ")))
+        .collect()
+}
+
+/// Collects the commands before the cursor in `$spot`, as far as they are known.
+const FOLLOW: &str = "\
+  for word in \"${before[@]}\"; do
+    case \"$word\" in
+      -*) continue ;;
+    esac
+    next=\"${spot:+$spot }$word\"
+    case \"$known\" in
+      *\"|$next|\"*) spot=\"$next\" ;;
+    esac
+  done
+";
+
+fn known(lists: &[(String, Vec<String>)]) -> String {
+    lists.iter().map(|(path, _)| format!("|{path}|")).collect()
+}
+
+fn bash(lists: &[(String, Vec<String>)]) -> String {
+    format!(
+        "# bash completion for etcdctl                              -*- shell-script -*-\n\n\
+         _etcdctl() {{\n  local spot= next= word words= known='{}'\n  \
+         local before=(\"${{COMP_WORDS[@]:1:COMP_CWORD-1}}\")\n{FOLLOW}  \
+         case \"$spot\" in\n{}  esac\n  \
+         COMPREPLY=($(compgen -W \"$words\" -- \"${{COMP_WORDS[COMP_CWORD]}}\"))\n}}\n\n\
+         complete -o default -F _etcdctl etcdctl\n",
+        known(lists),
+        cases(lists),
+    )
+}
+
+fn zsh(lists: &[(String, Vec<String>)]) -> String {
+    format!(
+        "#compdef etcdctl\n\n\
+         _etcdctl() {{\n  local spot= next= word words= known='{}'\n  \
+         local -a before=(\"${{(@)${{(z)BUFFER}}[2,-2]}}\")\n{FOLLOW}  \
+         case \"$spot\" in\n{}  esac\n  compadd -- ${{=words}}\n}}\n\n\
+         compdef _etcdctl etcdctl\n",
+        known(lists),
+        cases(lists),
+    )
+}
+
+fn fish(lists: &[(String, Vec<String>)]) -> String {
+    let mut out = "# fish completion for etcdctl\n\ncomplete -c etcdctl -f\n".to_owned();
+    for (path, words) in lists {
+        let commands: Vec<_> = words.iter().filter(|word| !word.starts_with('-')).collect();
+        let condition = match path.as_str() {
+            "" => "__fish_use_subcommand".to_owned(),
+            path => {
+                let seen: Vec<_> = path
+                    .split(' ')
+                    .map(|word| format!("__fish_seen_subcommand_from {word}"))
+                    .collect();
+                seen.join("; and ")
+            }
+        };
+        for command in commands {
+            out.push_str(&format!(
+                "complete -c etcdctl -n '{condition}' -a {command}\n"
+            ));
+        }
+        for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
+            if !path.is_empty() && globals::FLAGS.iter().any(|global| global.name == flag) {
+                continue;
+            }
+            let condition = if path.is_empty() { "true" } else { &condition };
+            out.push_str(&format!("complete -c etcdctl -n '{condition}' -l {flag}\n"));
+        }
+    }
+    out
+}
+
+fn powershell(lists: &[(String, Vec<String>)]) -> String {
+    let entries: String = lists
+        .iter()
+        .map(|(path, words)| format!("    '{path}' = '{}'\n", words.join(" ")))
+        .collect();
+    format!(
+        "# powershell completion for etcdctl\n\n\
+         Register-ArgumentCompleter -Native -CommandName etcdctl -ScriptBlock {{\n  \
+         param($wordToComplete, $commandAst, $cursorPosition)\n  $lists = @{{\n{entries}  }}\n  \
+         $path = ''\n  \
+         foreach ($element in $commandAst.CommandElements | Select-Object -Skip 1) {{\n    \
+         $next = (\"$path \" + $element.ToString()).Trim()\n    \
+         if ($lists.ContainsKey($next)) {{ $path = $next }}\n  }}\n  \
+         $lists[$path].Split(' ') | Where-Object {{ $_ -like \"$wordToComplete*\" }} |\n    \
+         ForEach-Object {{ [System.Management.Automation.CompletionResult]::new($_) }}\n}}\n"
+    )
+}

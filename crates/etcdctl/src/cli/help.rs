@@ -1,0 +1,158 @@
+//! Help and usage, in the layout of etcdctl.
+
+use super::flags::{Flag, Kind};
+use super::{Command, Group, globals};
+
+/// The width of the column of command names at least.
+const NAME_WIDTH_MIN: usize = 11;
+
+/// What `--help` prints.
+pub(crate) fn help(path: &[&'static Command]) -> String {
+    let command = path[path.len() - 1];
+    let about = if command.long.is_empty() {
+        command.short
+    } else {
+        command.long
+    };
+    let mut out = about.trim_end().to_owned();
+    out.push_str("\n\n");
+    out.push_str(&usage(path));
+    out.push_str(&format!(
+        "Use \"{} options\" for a list of global command-line options \
+         (applies to all commands).\n",
+        path[0].name
+    ));
+    out
+}
+
+/// What is printed after a mistake: usage line, sub-commands and flags.
+pub(crate) fn usage(path: &[&'static Command]) -> String {
+    let command = path[path.len() - 1];
+    let names: Vec<_> = path.iter().map(|command| command.name).collect();
+    let name = names.join(" ");
+    let mut out = "Usage:\n".to_owned();
+    if command.run.is_some() {
+        let usage = [&name, command.usage, "[flags]"];
+        let words: Vec<_> = usage.into_iter().filter(|part| !part.is_empty()).collect();
+        out.push_str(&format!("  {}\n", words.join(" ")));
+    }
+    if !command.commands.is_empty() {
+        out.push_str(&format!("  {name} [command]\n"));
+    }
+    if !command.example.is_empty() {
+        out.push_str(&format!("\nExamples:\n{}\n", command.example.trim_end()));
+    }
+    out.push_str(&command_lists(path));
+    if path.len() > 1 {
+        let help = format!("help for {}", command.name);
+        let mut own: Vec<(&Flag, &str)> = command.flags.iter().map(|f| (f, f.help)).collect();
+        own.push((&super::HELP_FLAG, &help));
+        out.push_str(&format!("\nFlags:\n{}", flag_list(&own)));
+        let parents = &path[1..path.len() - 1];
+        let inherited: Vec<_> = parents
+            .iter()
+            .filter(|parent| parent.inherit_flags)
+            .flat_map(|parent| parent.flags.iter().map(|flag| (flag, flag.help)))
+            .collect();
+        if !inherited.is_empty() {
+            out.push_str(&format!("\nGlobal Flags:\n{}", flag_list(&inherited)));
+        }
+    }
+    if !command.commands.is_empty() {
+        out.push_str(&format!(
+            "\nUse \"{name} [command] --help\" for more information about a command.\n"
+        ));
+    }
+    out
+}
+
+fn command_lists(path: &[&'static Command]) -> String {
+    let commands = path[path.len() - 1].commands;
+    if commands.is_empty() {
+        return String::new();
+    }
+    if path.len() > 1 {
+        return format!(
+            "\nAvailable Commands:\n{}",
+            command_list(commands.iter(), commands)
+        );
+    }
+    let mut out = String::new();
+    for group in Group::ALL {
+        let members = commands.iter().filter(|command| command.group == group);
+        out.push_str(&format!(
+            "\n{}\n{}",
+            group.title(),
+            command_list(members, commands)
+        ));
+    }
+    out
+}
+
+fn command_list<'a>(
+    commands: impl Iterator<Item = &'a Command>,
+    siblings: &'static [Command],
+) -> String {
+    let longest = siblings
+        .iter()
+        .map(|command| command.name.len())
+        .max()
+        .unwrap_or_default();
+    let width = longest.max(NAME_WIDTH_MIN);
+    let mut commands: Vec<_> = commands.collect();
+    commands.sort_by_key(|command| command.name);
+    commands
+        .iter()
+        .map(|command| format!("  {:width$} {}\n", command.name, command.short))
+        .collect()
+}
+
+/// The list of all global flags, for `options`.
+pub(crate) fn global_flag_list() -> String {
+    let flags: Vec<_> = globals::FLAGS
+        .iter()
+        .map(|flag| (flag, flag.help))
+        .collect();
+    flag_list(&flags)
+}
+
+fn flag_list(flags: &[(&Flag, &str)]) -> String {
+    let mut flags: Vec<_> = flags.to_vec();
+    flags.sort_by_key(|(flag, _)| flag.name);
+    let heads: Vec<_> = flags.iter().map(|(flag, _)| flag_head(flag)).collect();
+    let width = heads.iter().map(String::len).max().unwrap_or_default();
+    let lines = heads.iter().zip(&flags).map(|(head, (flag, help))| {
+        let default = default_note(flag);
+        format!("{head:width$}   {help}{default}")
+            .trim_end()
+            .to_owned()
+            + "\n"
+    });
+    lines.collect()
+}
+
+fn flag_head(flag: &Flag) -> String {
+    let short = match flag.short {
+        Some(short) => format!("  -{short}, --"),
+        None => "      --".to_owned(),
+    };
+    let value = match flag.kind {
+        Kind::Bool => "",
+        Kind::Text => " string",
+        Kind::Int => " int",
+        Kind::Uint => " uint",
+        Kind::Duration => " duration",
+        Kind::List => " strings",
+    };
+    format!("{short}{}{value}", flag.name)
+}
+
+fn default_note(flag: &Flag) -> String {
+    match flag.kind {
+        _ if matches!(flag.default, "" | "0" | "false") && flag.kind != Kind::Text => String::new(),
+        Kind::Text if flag.default.is_empty() => String::new(),
+        Kind::Text => format!(" (default {:?})", flag.default),
+        Kind::List => format!(" (default [{}])", flag.default),
+        _ => format!(" (default {})", flag.default),
+    }
+}

@@ -399,7 +399,10 @@ fn create(fs: &dyn Fs, path: &Path, options: &Options) -> Result<()> {
     file.write_all_at(&bytes, 0).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     fs.rename(&beside, path).map_err(failed)?;
-    fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    fs.sync_dir(parent.unwrap_or(Path::new(".")))
         .map_err(failed)
 }
 

@@ -17,6 +17,9 @@ use super::{PageId, Result};
 /// Levels of any tree: even with two children a branch this exceeds what a file can hold.
 pub(super) const DEPTH_MAX: usize = 48;
 
+/// Percent of a page that merged nodes may fill: the next insert does not split them again.
+const MERGED_FILL: usize = 95;
+
 /// A key with its value, or with a bucket's header.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
@@ -115,13 +118,13 @@ impl Node {
         HEADER_BYTES + content
     }
 
-    /// Whether deletions left too little to deserve a page of its own.
+    /// Whether deletions left so little that a neighbour may have room for it.
     fn is_sparse(&self, page_size: usize) -> bool {
         let (shrunk, len_min) = match self {
             Node::Leaf(leaf) => (leaf.shrunk, 1),
             Node::Branch(branch) => (branch.shrunk, 2),
         };
-        shrunk && (self.len() < len_min || self.packed_bytes() < page_size / 4)
+        shrunk && (self.len() < len_min || self.packed_bytes() < page_size / 2)
     }
 
     /// Appends the content of the right neighbour.
@@ -371,8 +374,9 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Merges the sparse child at `index` with a neighbour when both fit into one page (always,
-    /// when it is a branch with a single child). Returns where the merged child is.
+    /// Merges the sparse child at `index` with a neighbour when both fit into one page with some
+    /// room left (always, when it is a branch with a single child). Returns where the merged child
+    /// is.
     fn merge(&mut self, branch: &mut Branch, index: usize) -> Result<Option<usize>> {
         let Link::Node(node) = &branch.children[index].link else {
             return Ok(None);
@@ -383,7 +387,7 @@ impl Loader<'_> {
         let right = Some(index + 1).filter(|&right| right < branch.children.len());
         for neighbour in [left, right].into_iter().flatten() {
             let joined = packed + self.packed_bytes(&branch.children[neighbour].link)?;
-            if joined <= self.store.page_size || lonely {
+            if joined <= self.store.page_size * MERGED_FILL / 100 || lonely {
                 let at = index.min(neighbour);
                 self.load_child(branch, neighbour)?;
                 let right = branch.children.remove(at + 1);

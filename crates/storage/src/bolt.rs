@@ -16,6 +16,7 @@
 mod cache;
 mod check;
 mod error;
+mod file;
 mod freelist;
 mod image;
 mod meta;
@@ -39,10 +40,11 @@ pub use image::Image;
 pub use read::{Cursor, ReadTx};
 pub use write::{CommitStats, WriteTx};
 
-use crate::fs::{File, Fs, LockKind, Open};
+use crate::fs::Fs;
 use freelist::{Freelist, Run};
 use meta::Meta;
 use read::Pin;
+use scan::Found;
 use store::Store;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -140,55 +142,17 @@ impl Db {
     /// Fails at once with [`Error::Locked`] when another process has it. Reads the whole file
     /// once, in large pieces, to learn which pages are free (unless `read_only`).
     pub fn open(fs: Arc<dyn Fs>, path: &Path, options: Options) -> Result<Db> {
-        if options
-            .page_size
-            .is_some_and(|page_size| !meta::valid_page_size(page_size))
-        {
-            let page_size = options.page_size.unwrap_or_default();
-            return Err(Error::BadPageSize { page_size });
-        }
-        let failed = |source| Error::Open {
-            path: path.to_owned(),
-            source,
-        };
-        if !options.read_only && !fs.exists(path) {
-            create(&*fs, path, &options)?;
-        }
-        let how = if options.read_only {
-            Open::Read
-        } else {
-            Open::ReadWrite
-        };
-        let mut file = fs.open(path, how).map_err(failed)?;
-        if !options.read_only && file.is_empty().map_err(failed)? {
-            create(&*fs, path, &options)?;
-            file = fs.open(path, how).map_err(failed)?;
-        }
-        if options.lock && !file.try_lock(LockKind::Flock).map_err(failed)? {
-            return Err(Error::Locked {
-                path: path.to_owned(),
-            });
-        }
-        Db::load(file, path, &options)
-    }
-
-    fn load(file: Box<dyn File>, path: &Path, options: &Options) -> Result<Db> {
-        let failed = |source| Error::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let file_bytes = file.len().map_err(failed)?;
-        let meta = newest_meta(&*file, file_bytes, path)?;
+        let file = file::open(&*fs, path, &options)?;
+        let (meta, file_bytes) = file::newest_meta(&*file, path)?;
         let store = Store::new(file, meta.page_size, options.cache_bytes);
-        let found = if options.read_only {
-            None
-        } else {
-            Some(scan::scan(&store, &meta)?)
+        let found = match options.read_only {
+            true => Found::default(),
+            false => scan::scan(&store, &meta)?,
         };
-        let (freelist, stored_freelist) = match found {
-            Some(found) => (found.freelist, found.stored_freelist),
-            None => (Freelist::default(), None),
-        };
+        let Found {
+            freelist,
+            stored_freelist,
+        } = found;
         let unused_pages = freelist.unused_pages() + stored_freelist.map_or(0, |run| run.pages);
         let state = State {
             meta,
@@ -354,112 +318,5 @@ impl Shared {
         self.store.file.set_len(len).map_err(failed)?;
         *file_bytes = len;
         Ok(())
-    }
-}
-
-/// Writes an empty database beside `path` and renames it into place, so that a crash never
-/// leaves half a file behind.
-fn create(fs: &dyn Fs, path: &Path, options: &Options) -> Result<()> {
-    let failed = |source| Error::Open {
-        path: path.to_owned(),
-        source,
-    };
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp.new");
-    let beside = PathBuf::from(name);
-    let file = fs
-        .open(&beside, Open::Create { mode: 0o600 })
-        .map_err(failed)?;
-    if options.lock && !file.try_lock(LockKind::Flock).map_err(failed)? {
-        return Err(Error::Locked {
-            path: path.to_owned(),
-        });
-    }
-    let page_size = options.page_size.unwrap_or_else(os_page_size);
-    let empty = Meta {
-        page_size,
-        flags: 0,
-        root: PageId(3),
-        sequence: 0,
-        freelist: None,
-        high_water: PageId(4),
-        tx: TxId(0),
-    };
-    let mut bytes = empty.encode(0);
-    bytes.extend_from_slice(
-        &Meta {
-            tx: TxId(1),
-            ..empty
-        }
-        .encode(1),
-    );
-    bytes.resize(3 * page_size as usize, 0);
-    bytes.extend_from_slice(&page::encode_leaf(PageId(3), &[], 1, page_size as usize));
-    file.set_len(0).map_err(failed)?;
-    file.write_all_at(&bytes, 0).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
-    fs.rename(&beside, path).map_err(failed)?;
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    fs.sync_dir(parent.unwrap_or(Path::new(".")))
-        .map_err(failed)
-}
-
-fn os_page_size() -> u32 {
-    let page_size = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
-    if meta::valid_page_size(page_size) {
-        page_size
-    } else {
-        4096
-    }
-}
-
-/// The newer of the two meta pages, of those that are valid.
-///
-/// The page size is in the meta page itself: when the first one is lost, the second is looked for
-/// at every page size.
-fn newest_meta(file: &dyn File, file_bytes: u64, path: &Path) -> Result<Meta> {
-    let first = meta_at(file, 0)?;
-    let seconds = match first {
-        Some(first) => first.page_size..=first.page_size,
-        None => meta::PAGE_SIZE_MIN..=meta::PAGE_SIZE_MAX,
-    };
-    let mut newest = first;
-    let mut page_size = *seconds.start();
-    while page_size <= *seconds.end() {
-        let second = meta_at(file, u64::from(page_size))?;
-        let second = second.filter(|second| second.page_size == page_size);
-        if let Some(second) = second
-            && newest.is_none_or(|newest| newest.tx < second.tx)
-        {
-            newest = Some(second);
-        }
-        page_size *= 2;
-    }
-    let meta = newest.ok_or_else(|| Error::NoValidMeta {
-        path: path.to_owned(),
-    })?;
-    if meta.high_water.0 > file_bytes / u64::from(meta.page_size) {
-        let last = PageId(meta.high_water.0.saturating_sub(1));
-        return Err(Error::damaged(last, Damage::FileTooShort { file_bytes }));
-    }
-    if !meta.fits(file_bytes) {
-        return Err(Error::damaged(PageId(meta.tx.0 % 2), Damage::Meta));
-    }
-    Ok(meta)
-}
-
-/// The meta page that begins at `offset`, when there is a valid one.
-fn meta_at(file: &dyn File, offset: u64) -> Result<Option<Meta>> {
-    let mut bytes = [0; page::HEADER_BYTES + meta::META_BYTES];
-    match file.read_exact_at(&mut bytes, offset) {
-        Ok(()) => Ok(Meta::decode(&bytes[page::HEADER_BYTES..])),
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(source) => Err(Error::Io {
-            what: "read the meta page",
-            offset,
-            source,
-        }),
     }
 }

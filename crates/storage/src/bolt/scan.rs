@@ -60,6 +60,7 @@ impl PageSet {
 }
 
 /// What the scan at open found.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) freelist: Freelist,
     /// The freelist that the file stores, which the next commit drops.

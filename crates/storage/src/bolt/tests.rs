@@ -1,174 +1,59 @@
 //! What the engine promises.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Db, Options, ReadTx};
+use super::{Db, Error, Options, ReadTx};
 use crate::fs::RealFs;
 
-struct Dir(PathBuf);
+mod crash;
+mod damage;
+mod format;
+mod model;
+mod readers;
 
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn dir(name: &str) -> Dir {
-    let path = std::env::temp_dir().join(format!("bolt-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
-    Dir(path)
-}
-
-#[test]
-fn a_committed_value_survives_reopening() {
-    let dir = dir("reopen");
-    let path = dir.0.join("db");
-    let open = || Db::open(Arc::new(RealFs), &path, Options::default()).unwrap();
-    let db = open();
-    let mut tx = db.begin_write().unwrap();
-    assert!(tx.create_bucket(b"key").unwrap());
-    for i in 0..10_000u32 {
-        tx.put(b"key", &i.to_be_bytes(), format!("value {i}").as_bytes())
-            .unwrap();
-    }
-    tx.commit().unwrap();
-    drop(db);
-    let db = open();
-    let tx = db.begin_read();
-    assert_eq!(
-        tx.get(b"key", &77u32.to_be_bytes()).unwrap().unwrap(),
-        "value 77"
-    );
-    let mut cursor = tx.cursor(b"key").unwrap();
-    let mut n = 0u32;
-    while let Some((key, _)) = cursor.next().unwrap() {
-        assert_eq!(key, n.to_be_bytes()[..]);
-        n += 1;
-    }
-    assert_eq!(n, 10_000);
-}
-
-/// A small generator (xorshift64*), so that a failing run can be repeated from its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
+/// Buckets by name, and what they hold.
 type Model = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>;
 
-fn random_value(random: &mut Random) -> Vec<u8> {
-    let len = match random.below(20) {
-        0 => random.below(20_000),
-        1..=4 => random.below(1_500),
-        _ => random.below(120),
-    };
-    let byte = random.next() as u8;
-    vec![byte; len as usize]
+/// A directory on the real file system with room for one database.
+struct Place {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
 }
 
-fn random_key(random: &mut Random, keys: u64) -> Vec<u8> {
-    let mut key = random.below(keys).to_be_bytes()[4..].to_vec();
-    if random.below(50) == 0 {
-        key.resize(4 + random.below(600) as usize, b'k');
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        Place { _dir: dir, path }
     }
-    key
+
+    fn open(&self, options: &Options) -> Result<Db, Error> {
+        Db::open(Arc::new(RealFs), &self.path, options.clone())
+    }
 }
 
-/// One transaction of random changes on the database and on the model.
-fn random_tx(db: &Db, model: &mut Model, random: &mut Random) {
-    const NAMES: [&[u8]; 4] = [b"key", b"meta", b"lease", b"a"];
-    let mut tx = db.begin_write().unwrap();
-    let mut next = model.clone();
-    let deletes = [1, 3, 9][random.below(3) as usize];
-    for _ in 0..=random.below(3) {
-        let name = NAMES[random.below(4) as usize];
-        assert_eq!(tx.create_bucket(name).unwrap(), !next.contains_key(name));
-        let bucket = next.entry(name.to_vec()).or_default();
-        let keys = [30, 3_000, 100_000][random.below(3) as usize];
-        let mut batch: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        for _ in 0..random.below(400) {
-            let key = match bucket
-                .keys()
-                .nth(random.below(bucket.len() as u64 + 1) as usize)
-            {
-                Some(key) if random.below(3) > 0 => key.clone(),
-                _ => random_key(random, keys),
-            };
-            let value = (random.below(10) >= deletes).then(|| random_value(random));
-            batch.insert(key, value);
+/// Everything that a state holds outside of nested buckets.
+fn contents(tx: &ReadTx) -> Result<Model, Error> {
+    let mut model = Model::new();
+    for name in tx.buckets()? {
+        let bucket = model.entry(name.to_vec()).or_default();
+        let mut cursor = tx.cursor(&name)?;
+        while let Some((key, value)) = cursor.next()? {
+            bucket.insert(key.to_vec(), value.to_vec());
         }
-        if random.below(3) == 0 {
-            let from = random_key(random, keys);
-            let doomed = bucket.range(from..).take(random.below(3_000) as usize);
-            batch.extend(
-                doomed
-                    .map(|(key, _)| (key.clone(), None))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        if random.below(2) == 0 {
-            let changes: Vec<_> = batch
-                .iter()
-                .map(|(key, value)| (key.clone().into(), value.clone().map(Bytes::from)))
-                .collect();
-            tx.apply_sorted(name, &changes).unwrap();
-        } else {
-            for (key, value) in &batch {
-                match value {
-                    Some(value) => tx.put(name, key, value).unwrap(),
-                    None => {
-                        assert_eq!(tx.delete(name, key).unwrap(), bucket.contains_key(key));
-                    }
-                }
-            }
-        }
-        for (key, value) in batch {
-            assert_eq!(tx.get(name, &key).unwrap().as_deref(), value.as_deref());
-            match value {
-                Some(value) => bucket.insert(key, value),
-                None => bucket.remove(&key),
-            };
-        }
+        let last = cursor.last()?.map(|(key, _)| key.to_vec());
+        assert_eq!(last.as_ref(), bucket.keys().next_back());
     }
-    if random.below(8) > 0 {
-        tx.commit().unwrap();
-        *model = next;
-    }
+    Ok(model)
 }
 
 fn assert_holds(tx: &ReadTx, model: &Model) {
-    let names = tx.buckets().unwrap();
     assert!(
-        names
-            .iter()
-            .map(|name| &name[..])
-            .eq(model.keys().map(|name| &name[..]))
+        contents(tx).unwrap() == *model,
+        "the state differs from the model"
     );
-    for (name, bucket) in model {
-        let mut cursor = tx.cursor(name).unwrap();
-        for (key, value) in bucket {
-            let (found_key, found_value) = cursor.next().unwrap().expect("the model has more");
-            assert!(found_key == key && found_value == value);
-        }
-        assert!(cursor.next().unwrap().is_none());
-        let last = cursor.last().unwrap().map(|(key, _)| key.to_vec());
-        assert_eq!(last.as_ref(), bucket.keys().next_back());
-    }
 }
 
 fn assert_sound(db: &Db) {
@@ -182,43 +67,102 @@ fn assert_sound(db: &Db) {
 }
 
 #[test]
-fn random_transactions_match_a_map() {
-    for (seed, page_size) in [
-        (1, 1024),
-        (2, 2048),
-        (3, 4096),
-        (4, 16384),
-        (5, 1024),
-        (6, 65536),
-    ] {
-        let dir = dir(&format!("model-{seed}"));
-        let path = dir.0.join("db");
-        let mut random = Random(0x9E37_79B9 * seed);
-        let mut model = Model::new();
-        let options = Options {
-            page_size: Some(page_size),
-            grow_bytes: 1 << 16,
-            ..Options::default()
-        };
-        let open = || Db::open(Arc::new(RealFs), &path, options.clone()).unwrap();
-        let mut db = open();
-        let mut held: VecDeque<(ReadTx, Model)> = VecDeque::new();
-        for round in 0..60 {
-            random_tx(&db, &mut model, &mut random);
-            assert_sound(&db);
-            assert_holds(&db.begin_read(), &model);
-            held.push_back((db.begin_read(), model.clone()));
-            if held.len() > 4 {
-                let (tx, model) = held.pop_front().unwrap();
-                assert_holds(&tx, &model);
-            }
-            if round % 7 == 0 {
-                held.clear();
-                drop(db);
-                db = open();
-                assert_sound(&db);
-                assert_holds(&db.begin_read(), &model);
-            }
-        }
+fn a_committed_value_survives_reopening() {
+    let place = Place::new();
+    let db = place.open(&Options::default()).unwrap();
+    let mut tx = db.begin_write().unwrap();
+    assert!(tx.create_bucket(b"key").unwrap());
+    assert!(!tx.create_bucket(b"key").unwrap());
+    tx.put(b"key", b"a", b"1").unwrap();
+    tx.put(b"key", b"b", b"2").unwrap();
+    assert!(tx.delete(b"key", b"a").unwrap());
+    assert!(!tx.delete(b"key", b"a").unwrap());
+    tx.commit().unwrap();
+    drop(db);
+    let db = place.open(&Options::default()).unwrap();
+    let tx = db.begin_read();
+    assert_eq!(tx.get(b"key", b"a").unwrap(), None);
+    assert_eq!(tx.get(b"key", b"b").unwrap().unwrap(), "2");
+    assert_sound(&db);
+}
+
+#[test]
+fn a_dropped_transaction_leaves_no_trace() {
+    let place = Place::new();
+    let db = place.open(&Options::default()).unwrap();
+    let before = std::fs::read(&place.path).unwrap();
+    let mut tx = db.begin_write().unwrap();
+    tx.create_bucket(b"key").unwrap();
+    tx.put(b"key", b"a", &[7; 100_000]).unwrap();
+    drop(tx);
+    assert_eq!(db.begin_write().unwrap().commit().unwrap().pages, 0);
+    assert_eq!(std::fs::read(&place.path).unwrap(), before);
+}
+
+#[test]
+fn a_second_opening_finds_the_lock_taken() {
+    let place = Place::new();
+    let db = place.open(&Options::default()).unwrap();
+    let again = place.open(&Options::default());
+    assert!(matches!(again, Err(Error::Locked { .. })));
+    let reader = db.begin_read();
+    drop(db);
+    assert!(matches!(
+        place.open(&Options::default()),
+        Err(Error::Locked { .. })
+    ));
+    drop(reader);
+    place.open(&Options::default()).unwrap();
+}
+
+#[test]
+fn what_the_format_cannot_hold_is_refused() {
+    let place = Place::new();
+    let db = place.open(&Options::default()).unwrap();
+    let mut tx = db.begin_write().unwrap();
+    assert!(matches!(
+        tx.put(b"key", b"a", b"1"),
+        Err(Error::BucketMissing { .. })
+    ));
+    assert!(matches!(
+        tx.create_bucket(b""),
+        Err(Error::KeyLen { len: 0 })
+    ));
+    tx.create_bucket(b"key").unwrap();
+    assert!(matches!(
+        tx.put(b"key", b"", b"1"),
+        Err(Error::KeyLen { len: 0 })
+    ));
+    assert!(matches!(
+        tx.put(b"key", &[1; 32_769], b"1"),
+        Err(Error::KeyLen { len: 32_769 })
+    ));
+    tx.put(b"key", &[1; 32_768], b"1").unwrap();
+    let change = |key: &'static [u8]| (key.into(), Some("v".into()));
+    for changes in [[change(b"b"), change(b"a")], [change(b"a"), change(b"a")]] {
+        let refused = tx.apply_sorted(b"key", &changes);
+        assert!(matches!(refused, Err(Error::Unsorted { index: 1 })));
     }
+    // None of these refusals spoils the transaction.
+    tx.put(b"key", b"c", b"").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(db.begin_read().get(b"key", b"c").unwrap().unwrap(), "");
+    assert!(db.begin_read().get(b"none", b"c").is_err());
+    assert!(!db.begin_read().has_bucket(b"none").unwrap());
+    assert_sound(&db);
+}
+
+#[test]
+fn a_read_only_database_refuses_writers_and_is_not_created() {
+    let place = Place::new();
+    let options = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    assert!(matches!(place.open(&options), Err(Error::Open { .. })));
+    drop(place.open(&Options::default()).unwrap());
+    let db = place.open(&options).unwrap();
+    assert!(matches!(db.begin_write(), Err(Error::ReadOnly)));
+    assert!(db.begin_read().buckets().unwrap().is_empty());
+    assert!(db.check().unwrap().is_sound());
 }

@@ -29,7 +29,7 @@ fn sample() -> (Vec<u8>, Model, Model) {
         let mut tx = db.begin_write().unwrap();
         for name in [&b"key"[..], b"meta"] {
             tx.create_bucket(name).unwrap();
-            for i in 0..120u8 {
+            for i in 0..60u8 {
                 if i % 7 == round {
                     tx.delete(name, &[name[0], i]).unwrap();
                 } else {
@@ -94,7 +94,7 @@ fn a_flipped_byte_is_an_error_or_harms_one_page() {
     let (mut errors, mut harmless) = (0, 0);
     for at in 0..bytes.len() {
         // Bytes of values and unused space outnumber the interesting ones.
-        let interesting = at % PAGE < 64 || at < 2 * PAGE && at % PAGE < 128;
+        let interesting = at % PAGE < 48 || at < 2 * PAGE && at % PAGE < 128;
         if !interesting && !random.one_in(16) {
             continue;
         }

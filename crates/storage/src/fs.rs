@@ -42,6 +42,8 @@ pub trait Fs: Send + Sync {
     /// Names in a directory, sorted bytewise.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     fn exists(&self, path: &Path) -> bool;
+    /// The permission bits of a file or directory.
+    fn mode(&self, path: &Path) -> io::Result<u32>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 

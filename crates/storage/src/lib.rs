@@ -4,9 +4,11 @@
 
 pub mod backend;
 pub mod bolt;
+pub mod datadir;
 pub mod fs;
 pub mod log;
 #[cfg(any(test, feature = "sim"))]
 pub mod simfs;
+pub mod snap;
 pub mod wal;
 pub mod wire;

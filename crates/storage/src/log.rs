@@ -86,3 +86,11 @@ pub struct SnapshotMeta {
     pub term: Term,
     pub conf: ConfState,
 }
+
+/// A raft snapshot as it is kept in `.snap` files and sent to peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub meta: SnapshotMeta,
+    /// The old store's JSON, which holds the members; the database travels beside it.
+    pub data: Bytes,
+}

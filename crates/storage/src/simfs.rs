@@ -135,8 +135,8 @@ impl SimFs {
         self.lock().faults = faults;
     }
 
-    /// How many operations were asked for so far: reads of data and lengths, locks, and
-    /// [`Fs::exists`] are not counted.
+    /// How many operations were asked for so far: reads of data and lengths, locks,
+    /// [`Fs::exists`] and [`Fs::mode`] are not counted.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.lock().operations
@@ -203,6 +203,10 @@ impl Fs for SimFs {
 
     fn exists(&self, path: &Path) -> bool {
         self.lock().exists(path)
+    }
+
+    fn mode(&self, path: &Path) -> io::Result<u32> {
+        self.lock().mode(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

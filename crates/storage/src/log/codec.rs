@@ -5,13 +5,14 @@
 //! HardState        1 term  2 vote  3 commit
 //! ConfState        1 voters*  2 learners*  3 voters_outgoing*  4 learners_next*  5 auto_leave
 //! SnapshotMetadata 1 conf_state  2 index  3 term
+//! Snapshot         1 data (absent when empty)  2 metadata
 //! ```
 //! Writers emit zeros and repeat integers unpacked, as every release up to 3.6 does; readers take
 //! an absent field for zero, packed integers too, and skip unknown fields.
 
 use bytes::Bytes;
 
-use super::{ConfState, Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
+use super::{ConfState, Entry, EntryKind, HardState, LogIndex, Snapshot, SnapshotMeta, Term};
 use crate::wire::{Fields, WireError, put_bytes, put_uint, put_varint};
 
 /// An entry whose data still lies in the bytes that it was read from.
@@ -187,6 +188,33 @@ pub fn snapshot_meta(src: &[u8]) -> Result<SnapshotMeta, WireError> {
         }
     }
     Ok(meta)
+}
+
+/// Appends a snapshot.
+pub fn put_snapshot(dst: &mut Vec<u8>, snapshot: &Snapshot) {
+    if !snapshot.data.is_empty() {
+        put_bytes(dst, 1, &snapshot.data);
+    }
+    let mut meta = Vec::new();
+    put_snapshot_meta(&mut meta, &snapshot.meta);
+    put_bytes(dst, 2, &meta);
+}
+
+/// Reads a snapshot whose data shares the memory of `src`.
+///
+/// # Errors
+/// Fails on malformed bytes.
+pub fn snapshot(src: &Bytes) -> Result<Snapshot, WireError> {
+    let mut snapshot = Snapshot::default();
+    for field in Fields::new(src) {
+        let field = field?;
+        match field.number {
+            1 => snapshot.data = src.slice_ref(field.bytes()?),
+            2 => snapshot.meta = snapshot_meta(field.bytes()?)?,
+            _ => {}
+        }
+    }
+    Ok(snapshot)
 }
 
 #[cfg(test)]

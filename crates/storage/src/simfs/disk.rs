@@ -186,6 +186,14 @@ impl Disk {
         names(path).and_then(|names| self.walk(&names)).is_ok()
     }
 
+    /// All files and directories are private to their owner.
+    pub(super) fn mode(&self, path: &Path) -> io::Result<u32> {
+        match self.nodes[self.walk(&names(path)?)?] {
+            Node::File(_) => Ok(0o600),
+            Node::Dir(_) => Ok(0o700),
+        }
+    }
+
     pub(super) fn file(&self, path: &Path) -> io::Result<NodeId> {
         let node = self.walk(&names(path)?)?;
         match self.nodes[node] {

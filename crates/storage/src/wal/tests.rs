@@ -7,6 +7,8 @@ use super::*;
 use crate::log::{ConfState, EntryKind};
 use crate::simfs::{Faults, Rng, SimFs};
 
+mod crash;
+mod damage;
 mod golden;
 
 fn unhex(text: &str) -> Vec<u8> {

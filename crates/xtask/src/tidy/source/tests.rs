@@ -18,6 +18,12 @@ fn a_long_function_is_found() {
 }
 
 #[test]
+fn a_test_may_hold_a_longer_table() {
+    assert!(check("src/a/tests.rs", &long_function(150)).is_empty());
+    assert_eq!(check("src/a/tests.rs", &long_function(151)).len(), 1);
+}
+
+#[test]
 fn a_long_method_in_a_module_is_found() {
     let body = long_function(80);
     let nested = format!("mod inner {{ impl Thing {{ {body} }} trait Other {{ {body} }} }}");

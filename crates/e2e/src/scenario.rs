@@ -1,0 +1,33 @@
+//! Scenarios: text files of calls and the answers that they must get.
+//!
+//! ```text
+//! # Prose, before or between steps.
+//! server --max-txn-ops=4
+//! call KV/Put
+//!   key: "a" value: "1"
+//! expect
+//!   header { revision: 2 }
+//! call KV/Put
+//!   value: "1"
+//! error INVALID_ARGUMENT etcdserver: key is not provided
+//! get /livez
+//! status 200
+//!   ok
+//! ```
+//!
+//! Messages are protobuf text. `expect` compares the whole answer, apart from the header's
+//! `cluster_id`, `member_id` and `raft_term`; `expect some` compares only the fields that are
+//! written. `poll` before a step repeats it until its answer fits. `with NAME: VALUE` adds
+//! metadata to the next call. `%{x*1000}` inside a text stands for a thousand x. In the body
+//! below `status`, `*` stands for anything. `server` starts a fresh member with these flags;
+//! `stop`, `kill` and `start` are about its process.
+//!
+//! With `E2E_RECORD` set, the answers that come are written into the file instead: the way to
+//! make a scenario on a member that is known to be right, and then to read the difference.
+
+mod parse;
+mod run;
+mod schema;
+
+pub use parse::{Answer, Match, Scenario, Step};
+pub use run::run;

@@ -178,6 +178,18 @@ pub struct Limits {
     pub concurrent_streams_max: u32,
     /// Bytes of data; `None` for no limit.
     pub quota_bytes: Option<u64>,
+    pub keep_alive: KeepAlive,
+}
+
+/// Pings on client connections.
+#[derive(Clone, Debug)]
+pub struct KeepAlive {
+    /// Clients that ping more often are disconnected.
+    pub min_time: Duration,
+    /// Silence after which the server pings; zero for never.
+    pub interval: Duration,
+    /// Time that a pinged client has for its answer.
+    pub timeout: Duration,
 }
 
 /// The database file.

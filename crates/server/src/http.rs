@@ -11,6 +11,7 @@
 //! thread or touches the member's state.
 
 mod access;
+mod bridge;
 mod connection;
 mod debug;
 mod health;
@@ -182,7 +183,7 @@ impl Routes {
         if listener == Listener::Metrics {
             return self.monitoring(request).await.unwrap_or_else(not_found);
         }
-        if let Err(refusal) = self.access.check(request) {
+        if let Some(refusal) = self.access.refusal(request) {
             return refusal;
         }
         let mut answer = match request.method {

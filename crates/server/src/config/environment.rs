@@ -5,6 +5,7 @@ use super::raw::{Raw, Source};
 use super::table::FLAGS;
 
 const PREFIX: &str = "ETCD_";
+const VERSION: &str = "ETCD_VERSION";
 
 /// Variables that etcd reads outside the flag table.
 const SPECIAL: &[&str] = &["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY"];
@@ -29,6 +30,18 @@ pub(super) fn apply(
 ) -> Result<(), Refusal> {
     let mut invalid = None;
     let mut used = Vec::new();
+    // ETCD_VERSION belongs to the init scripts of old packages and is no flag.
+    if let Some((key, value)) = env
+        .iter()
+        .find(|(key, text)| key == VERSION && !text.is_empty())
+    {
+        notices.push(
+            Notice::new(Level::Warn, "cannot set special environment variable")
+                .text("key", key)
+                .text("value", value),
+        );
+        used.push(key.clone());
+    }
     let mut shadowed = Vec::new();
     for (position, flag) in FLAGS.iter().enumerate() {
         let key = flag.env();
@@ -36,22 +49,12 @@ pub(super) fn apply(
             shadowed.push(key);
             continue;
         }
-        // ETCD_VERSION belongs to the init scripts of old packages; etcd clears it first.
         let Some((_, text)) = env
             .iter()
             .find(|(name, text)| *name == key && !text.is_empty())
         else {
             continue;
         };
-        if flag.name == "version" {
-            notices.push(
-                Notice::new(Level::Warn, "cannot set special environment variable")
-                    .text("key", &key)
-                    .text("value", text),
-            );
-            used.push(key);
-            continue;
-        }
         match flag.kind.parse(text) {
             Ok(value) => {
                 raw.set(position, value, Source::Environment);

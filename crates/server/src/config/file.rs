@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str, raw: &mut Raw, notices: &mut Vec<Notice>) -> Res
     let invalid = |why: String| Refusal::Invalid(format!("error converting YAML to JSON: {why}"));
     let root: Json = match text.trim() {
         "" => Json::Null,
-        _ => serde_saphyr::from_str(text).map_err(|e| invalid(e.to_string()))?,
+        _ => serde_saphyr::from_str(text).map_err(|error| invalid(first_line(&error)))?,
     };
     let mut root = match root {
         Json::Null => Map::new(),
@@ -57,6 +57,13 @@ pub(super) fn parse(text: &str, raw: &mut Raw, notices: &mut Vec<Notice>) -> Res
         notices.push(Notice::new(Level::Warn, "unknown key in config file").text("key", &path));
     }
     Ok(())
+}
+
+/// The reason without the picture of the place that the parser draws below it.
+fn first_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    format!("yaml: {}", line.strip_prefix("error: ").unwrap_or(line))
 }
 
 /// Removes the value at `path` from nested maps; keys match in any case.

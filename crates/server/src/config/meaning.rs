@@ -9,8 +9,8 @@ use super::table::{FLAGS, Support};
 use super::url::{self, Scheme, Url};
 use super::value::{GoDuration, parse_duration};
 use super::{
-    Backend, Cluster, Compaction, Config, Failure, Http, Inputs, Limits, Listen, Log, LogFormat,
-    LogLevel, LogOutput, Raft, Slow, UNSET_ADVERTISE_CLIENT_URLS,
+    Backend, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive, Limits, Listen, Log,
+    LogFormat, LogLevel, LogOutput, Raft, Slow, UNSET_ADVERTISE_CLIENT_URLS,
 };
 
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -348,10 +348,9 @@ fn check_tls(raw: &Raw) -> Result<(), Failure> {
     }
     let retention = raw.text("auto-compaction-retention");
     let counts = retention.is_empty() || retention.parse::<i64>().is_ok_and(|n| n >= 0);
-    if !counts && parse_duration(retention).is_none() {
-        return Err(verify(format!(
-            "error parsing CompactionRetention: time: invalid duration {retention:?}"
-        )));
+    if !counts {
+        parse_duration(retention)
+            .map_err(|why| verify(format!("error parsing CompactionRetention: {why}")))?;
     }
     Ok(())
 }
@@ -531,6 +530,11 @@ fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Con
             quota_bytes: match raw.int("quota-backend-bytes") {
                 0 => Some(QUOTA_BYTES_DEFAULT),
                 bytes => u64::try_from(bytes).ok(),
+            },
+            keep_alive: KeepAlive {
+                min_time: span(&raw, "grpc-keepalive-min-time"),
+                interval: span(&raw, "grpc-keepalive-interval"),
+                timeout: span(&raw, "grpc-keepalive-timeout"),
             },
         },
         backend: Backend {

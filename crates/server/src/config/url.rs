@@ -238,7 +238,7 @@ fn check_host(address: &str) -> Result<(), String> {
             Some(end) => &rest[end + 1..],
             None => return Err("missing ']' in host".into()),
         },
-        None => address.rfind(':').map_or("", |at| &address[at..]),
+        None => address.find(':').map_or("", |at| &address[at..]),
     };
     let port_ok = after.is_empty()
         || after
@@ -292,7 +292,7 @@ mod tests {
             ),
             (
                 "http://::1:5",
-                Err("URL address does not have the form \"host:port\": http://::1:5"),
+                Err("parse \"http://::1:5\": invalid port \"::1:5\" after host"),
             ),
             (
                 "http://a:1/x",

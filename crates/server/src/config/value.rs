@@ -66,7 +66,7 @@ impl Kind {
             Kind::Int => parse_int(text).map(Value::Int).map_err(NumberError::short),
             Kind::Duration => parse_duration(text)
                 .map(Value::Duration)
-                .ok_or_else(|| "parse error".into()),
+                .map_err(|_| "parse error".into()),
             Kind::Urls => url::parse_list(text).map(Value::Urls),
             Kind::Origins => parse_origins(text).map(Value::List),
             Kind::List => Ok(Value::List(split(text))),
@@ -182,54 +182,74 @@ fn parse_int(text: &str) -> Result<i64, NumberError> {
 }
 
 /// Go's `time.ParseDuration`: `1h30m`, `-1.5s`, `100ms`, `0`; nanoseconds.
-pub(super) fn parse_duration(text: &str) -> Option<i64> {
+///
+/// # Errors
+/// Go's text.
+pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),
         [b'+', ..] => (false, &text[1..]),
         _ => (false, text),
     };
     if rest == "0" {
-        return Some(0);
+        return Ok(0);
     }
     if rest.is_empty() {
-        return None;
+        return Err(invalid());
     }
     let mut total: i128 = 0;
     while !rest.is_empty() {
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let number_len = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
         let (number, tail) = rest.split_at(number_len);
-        let unit_len = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        let unit_ns: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-            return None;
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(invalid());
         }
-        let whole: i128 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().ok()?
+        let unit_len = match fraction.contains('.') {
+            true => 0,
+            false => tail.find(is_number).unwrap_or(tail.len()),
         };
-        total = total.checked_add(whole.checked_mul(unit_ns)?)?;
-        let mut scale = unit_ns;
-        for digit in fraction.bytes().take(18) {
-            // Nine decimals of an hour are below a nanosecond's rounding; more change nothing.
-            total += i128::from(digit - b'0') * scale / 10;
-            scale /= 10;
+        let (unit, tail) = tail.split_at(unit_len);
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {text:?}"));
         }
+        let unit_ns = unit_ns(unit)
+            .ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
+        total = add_number(total, whole, fraction, unit_ns).ok_or_else(invalid)?;
         rest = tail;
     }
-    i64::try_from(if negative { -total } else { total }).ok()
+    i64::try_from(if negative { -total } else { total }).map_err(|_| invalid())
+}
+
+fn unit_ns(unit: &str) -> Option<i128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    })
+}
+
+/// `total` and `whole.fraction` units; `None` when it is beyond all durations.
+fn add_number(total: i128, whole: &str, fraction: &str, unit_ns: i128) -> Option<i128> {
+    let whole: i128 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let mut total = total.checked_add(whole.checked_mul(unit_ns)?)?;
+    let mut scale = unit_ns;
+    // Behind 18 decimals even an hour's are less than a nanosecond.
+    for digit in fraction.bytes().take(18) {
+        total += i128::from(digit - b'0') * scale / 10;
+        scale /= 10;
+    }
+    Some(total)
 }
 
 fn split(text: &str) -> Vec<String> {
@@ -351,7 +371,19 @@ mod tests {
             ("99999999999h", None),
         ];
         for (text, want) in cases {
-            assert_eq!(parse_duration(text), *want, "{text:?}");
+            assert_eq!(parse_duration(text).ok(), *want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn go_duration_errors() {
+        let cases = [
+            ("x", "time: invalid duration \"x\""),
+            ("5", "time: missing unit in duration \"5\""),
+            ("1d", "time: unknown unit \"d\" in duration \"1d\""),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parse_duration(text), Err(want.into()));
         }
     }
 

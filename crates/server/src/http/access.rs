@@ -29,10 +29,8 @@ impl Access {
 
     /// Refuses unencrypted requests under a foreign name: a web page whose name was bound to
     /// this machine's address must not reach the store.
-    pub(super) fn check(&self, request: &Request) -> Result<(), Answer> {
-        let Some(hosts) = self.hosts.as_ref().filter(|_| !request.secure) else {
-            return Ok(());
-        };
+    pub(super) fn refusal(&self, request: &Request) -> Option<Answer> {
+        let hosts = self.hosts.as_ref().filter(|_| !request.secure)?;
         let host = match request.headers.get(HOST) {
             Some(value) => value.to_str().unwrap_or_default(),
             None => request
@@ -42,7 +40,7 @@ impl Access {
         };
         let name = without_port(host);
         if hosts.iter().any(|allowed| allowed == name) {
-            return Ok(());
+            return None;
         }
         tracing::warn!(
             host = name,
@@ -52,7 +50,7 @@ impl Access {
             "The Host header {name:?} is not allowed here (protection against DNS rebinding, \
              CVE-2018-5702).\nUse TLS, or add the name to --host-whitelist."
         );
-        Err(error(StatusCode::MISDIRECTED_REQUEST, &text))
+        Some(error(StatusCode::MISDIRECTED_REQUEST, &text))
     }
 
     pub(super) fn add_headers(&self, request: &Request, headers: &mut HeaderMap) {

@@ -1,0 +1,121 @@
+//! What the front end does not serve itself: connections in another protocol than HTTP/2, and
+//! HTTP/2 requests that are not gRPC.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http_body_util::BodyExt;
+
+use super::{Listener, Request, Server, Stream};
+use crate::front::{Bridge, BridgeReply, BridgeRequest, Foreign, Socket};
+
+impl Server {
+    /// The front end's way for connections that do not speak HTTP/2.
+    #[must_use]
+    pub fn foreign(self: &Arc<Self>) -> Foreign {
+        let server = self.clone();
+        Arc::new(move |socket, read| {
+            let stream = match socket {
+                Socket::Tcp(stream) => Stream::Tcp(stream),
+                Socket::Unix(stream) => Stream::Unix(stream),
+            };
+            server.serve(stream, read);
+        })
+    }
+}
+
+impl Bridge for Server {
+    fn on_request(&self, request: BridgeRequest, mut reply: BridgeReply) {
+        let Some(request) = convert(&request) else {
+            reply.head(StatusCode::BAD_REQUEST.as_u16(), Vec::new());
+            reply.finish();
+            return;
+        };
+        let routes = self.routes().clone();
+        self.handle().spawn(async move {
+            let (head, body) = routes.answer(&request, Listener::Client).await.into_parts();
+            let fields = head.headers.iter().map(|(name, value)| {
+                (
+                    Bytes::copy_from_slice(name.as_str().as_bytes()),
+                    Bytes::copy_from_slice(value.as_bytes()),
+                )
+            });
+            reply.head(head.status.as_u16(), fields.collect());
+            let Ok(body) = body.collect().await;
+            let body = body.to_bytes();
+            if !body.is_empty() && request.method != Method::HEAD {
+                reply.chunk(body);
+            }
+            reply.finish();
+        });
+    }
+}
+
+/// The request in terms of HTTP/1; `None` when a part of it is malformed.
+fn convert(request: &BridgeRequest) -> Option<Request> {
+    let pseudo = |name: &str| request.field(name);
+    let method = Method::from_bytes(pseudo(":method")?).ok()?;
+    let uri = Uri::from_maybe_shared(pseudo(":path")?.clone()).ok()?;
+    let secure = pseudo(":scheme").is_some_and(|scheme| scheme == "https");
+    let mut headers = HeaderMap::new();
+    if let Some(authority) = pseudo(":authority") {
+        headers.insert(http::header::HOST, HeaderValue::from_bytes(authority).ok()?);
+    }
+    for (name, value) in request
+        .fields
+        .iter()
+        .filter(|(name, _)| !name.starts_with(b":"))
+    {
+        let name = HeaderName::from_bytes(name).ok()?;
+        headers.append(name, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(Request {
+        method,
+        uri,
+        headers,
+        secure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let field = |name: &'static str, value: &'static str| {
+            (
+                Bytes::from_static(name.as_bytes()),
+                Bytes::from_static(value.as_bytes()),
+            )
+        };
+        let fields = vec![
+            field(":method", "GET"),
+            field(":scheme", "https"),
+            field(":path", "/readyz?verbose"),
+            field(":authority", "a:1"),
+            field("origin", "http://b"),
+        ];
+        let request = convert(&BridgeRequest {
+            fields,
+            body: Bytes::new(),
+        })
+        .unwrap();
+        assert_eq!((request.method, request.secure), (Method::GET, true));
+        assert_eq!(
+            (request.uri.path(), request.uri.query()),
+            ("/readyz", Some("verbose"))
+        );
+        assert_eq!(request.headers["host"], "a:1");
+        assert_eq!(request.headers["origin"], "http://b");
+        let fields = vec![field(":method", "GET"), field(":path", " ")];
+        assert!(
+            convert(&BridgeRequest {
+                fields,
+                body: Bytes::new()
+            })
+            .is_none()
+        );
+    }
+}

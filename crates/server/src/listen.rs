@@ -1,0 +1,201 @@
+//! Sockets for the URLs of the configuration.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+
+use crate::config::{Listen, Url};
+use crate::front;
+use crate::metrics;
+
+/// Descriptors that the process needs besides connections, by etcd's rule.
+const RESERVED_FDS: u64 = 150;
+
+/// Connections that the kernel may hold for us until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Why there is nothing to listen on.
+#[derive(Debug)]
+pub enum Error {
+    /// The system refused a socket, an option or the address.
+    Bind {
+        address: String,
+        step: &'static str,
+        source: io::Error,
+    },
+    /// The name has no address.
+    Resolve { address: String, source: io::Error },
+    /// Fewer descriptors than the process needs for itself.
+    FdLimit { limit: u64 },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Go's wording, which scripts look for.
+            Error::Bind {
+                address,
+                step,
+                source,
+            } => {
+                let why = match source.kind() {
+                    io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+                    io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+                    io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+                    _ => source.to_string(),
+                };
+                write!(f, "listen {address}: {step}: {why}")
+            }
+            Error::Resolve { address, source } => write!(f, "listen tcp {address}: {source}"),
+            Error::FdLimit { limit } => write!(
+                f,
+                "file descriptor limit[{limit}] of etcd process is too low, and should be set \
+                 higher than {RESERVED_FDS} to ensure internal usage"
+            ),
+        }
+    }
+}
+
+// The texts name the cause already, in Go's words.
+impl std::error::Error for Error {}
+
+/// Everything that the process listens on.
+#[derive(Debug)]
+pub struct Sockets {
+    pub clients: Vec<front::Listener>,
+    pub metrics: Vec<TcpListener>,
+    /// Client connections that may be open at a time.
+    pub connections_max: usize,
+}
+
+impl Sockets {
+    /// Binds the client and metrics URLs, in this order.
+    ///
+    /// # Errors
+    /// The first address that cannot be had, or too low a limit of descriptors.
+    pub fn bind(urls: &Listen) -> Result<Sockets, Error> {
+        let limit = metrics::fd_limit().unwrap_or(u64::MAX);
+        if limit <= RESERVED_FDS {
+            return Err(Error::FdLimit { limit });
+        }
+        let mut clients = Vec::with_capacity(urls.client.len());
+        for url in &urls.client {
+            clients.push(match url.scheme().is_unix() {
+                true => front::Listener::Unix(bind_unix(url.address())?),
+                false => front::Listener::Tcp(bind_tcp(url, urls)?),
+            });
+        }
+        let metrics = urls
+            .metrics
+            .iter()
+            .map(|url| bind_tcp(url, urls))
+            .collect::<Result<_, _>>()?;
+        let connections_max = usize::try_from(limit - RESERVED_FDS).unwrap_or(usize::MAX);
+        Ok(Sockets {
+            clients,
+            metrics,
+            connections_max,
+        })
+    }
+}
+
+fn bind_unix(path: &str) -> Result<UnixListener, Error> {
+    // A socket file that a killed process left behind would refuse us; etcd removes it too.
+    let _ = std::fs::remove_file(path);
+    UnixListener::bind(path).map_err(|source| Error::Bind {
+        address: format!("unix {path}"),
+        step: "bind",
+        source,
+    })
+}
+
+fn bind_tcp(url: &Url, options: &Listen) -> Result<TcpListener, Error> {
+    let address = resolve(url)?;
+    let refused = |step: &'static str| {
+        move |errno: rustix::io::Errno| Error::Bind {
+            address: format!("tcp {address}"),
+            step,
+            source: errno.into(),
+        }
+    };
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(refused("socket"))?;
+    // Go sets it on every listener; without it a restart waits for old connections' ends.
+    set_socket_reuseaddr(&socket, true).map_err(refused("setsockopt"))?;
+    if options.reuse_port {
+        set_socket_reuseport(&socket, true).map_err(refused("setsockopt"))?;
+    }
+    bind(&socket, &address).map_err(refused("bind"))?;
+    listen(&socket, BACKLOG).map_err(refused("listen"))?;
+    Ok(TcpListener::from(socket))
+}
+
+/// The address of a URL; for names IPv4 goes first, as in Go.
+fn resolve(url: &Url) -> Result<SocketAddr, Error> {
+    let address = url.address().to_owned();
+    let host = if url.host().is_empty() {
+        "0.0.0.0"
+    } else {
+        url.host()
+    };
+    let port = match url.port() {
+        "" => 0,
+        port => port.parse().map_err(|_| Error::Resolve {
+            address: address.clone(),
+            source: io::Error::new(io::ErrorKind::InvalidInput, "invalid port"),
+        })?,
+    };
+    let found: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_err(|source| Error::Resolve {
+            address: address.clone(),
+            source,
+        })?
+        .collect();
+    let first = found.iter().find(|found| found.is_ipv4()).or(found.first());
+    first.copied().ok_or(Error::Resolve {
+        address,
+        source: io::ErrorKind::NotFound.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(client: &[&str]) -> Listen {
+        Listen {
+            client: client.iter().map(|url| Url::parse(url).unwrap()).collect(),
+            peer: Vec::new(),
+            metrics: vec![Url::parse("http://127.0.0.1:0").unwrap()],
+            reuse_port: false,
+            reuse_address: false,
+        }
+    }
+
+    #[test]
+    fn binds_and_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket").display().to_string();
+        let sockets = Sockets::bind(&urls(&["http://localhost:0", &format!("unix://{path}")]));
+        let sockets = sockets.unwrap();
+        assert_eq!((sockets.clients.len(), sockets.metrics.len()), (2, 1));
+        let front::Listener::Tcp(listener) = &sockets.clients[0] else {
+            panic!("no TCP")
+        };
+        let address = listener.local_addr().unwrap();
+        assert!(address.ip().is_loopback());
+        let taken = Sockets::bind(&urls(&[&format!("http://{address}")])).unwrap_err();
+        let want = format!("listen tcp {address}: bind: address already in use");
+        assert_eq!(taken.to_string(), want);
+    }
+}

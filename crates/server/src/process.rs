@@ -1,0 +1,217 @@
+//! The process: words in, exit code out.
+
+use std::env;
+use std::error::Error;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{
+    self, Action, Config, Failure, Inputs, Level, Notice, Outcome, UNSET_ADVERTISE_CLIENT_URLS,
+};
+use crate::log::{self, Guard, strings};
+use crate::run::{self, Start};
+use crate::shutdown::{self, Stop};
+
+/// Architectures on which etcd runs without being asked twice.
+const ARCHITECTURES: &[&str] = &["x86_64", "aarch64", "powerpc64", "s390x"];
+
+/// What `main` does; `start` builds the member.
+#[must_use]
+pub fn main(start: Start) -> ExitCode {
+    let args: Vec<String> = env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let env: Vec<(String, String)> = env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect();
+    if !architecture_allowed(&env) {
+        eprintln!(
+            "running etcd on unsupported architecture since ETCD_UNSUPPORTED_ARCH is not set"
+        );
+        return ExitCode::FAILURE;
+    }
+    let outcome = config::read(&Inputs {
+        args: args.get(1..).unwrap_or_default(),
+        env: &env,
+        read_file: &|path: &Path| std::fs::read_to_string(path),
+        default_host: &default_host,
+    });
+    match outcome.result {
+        Ok(Action::Help) => {
+            eprint!("{}", config::USAGE);
+            print!("{}", config::help_flags());
+            ExitCode::SUCCESS
+        }
+        Ok(Action::Version) => {
+            print!("{}", config::version_text());
+            ExitCode::SUCCESS
+        }
+        Ok(Action::Serve(ref config)) => match open_log(&outcome, &args) {
+            Ok(log) => serve(config, start, &log),
+            Err(code) => code,
+        },
+        Err(ref failure) => refuse(failure, &outcome, &args),
+    }
+}
+
+fn architecture_allowed(env: &[(String, String)]) -> bool {
+    let arch = env::consts::ARCH;
+    ARCHITECTURES.contains(&arch)
+        || env
+            .iter()
+            .any(|(name, value)| name == "ETCD_UNSUPPORTED_ARCH" && value == arch)
+}
+
+/// The address from which this machine would talk to the outside.
+fn default_host() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: connecting a datagram socket only looks up the route. The address is
+    // from a block that is reserved for documentation.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_unspecified() && !address.is_loopback()).then(|| address.to_string())
+}
+
+/// Opens the log and writes what was noticed before it was open.
+fn open_log(outcome: &Outcome, args: &[String]) -> Result<Guard, ExitCode> {
+    let (lines, guard) = log::open(&outcome.log).map_err(|error| {
+        eprintln!("{}", chain(&error));
+        ExitCode::FAILURE
+    })?;
+    log::install(lines, &guard).expect("nothing else in this process installs a log");
+    for notice in &outcome.notices {
+        write(notice);
+    }
+    if outcome.log.outputs.contains(&config::LogOutput::Journal) {
+        tracing::warn!("logging to stderr; systemd/journal is not supported yet");
+    }
+    tracing::info!(args = %strings(args), "Running: ");
+    Ok(guard)
+}
+
+/// Fields of notices are known only at run time, and field names of events are not: the known
+/// ones are spelled out.
+fn write(notice: &Notice) {
+    let field = |key: &str| {
+        let found = notice.fields.iter().find(|(name, _)| *name == key);
+        found.map(|(_, value)| value.as_str())
+    };
+    macro_rules! event {
+        ($level:ident, $($key:literal),*) => {
+            tracing::$level!($($key = field($key),)* "{}", notice.message)
+        };
+    }
+    macro_rules! event_with_all {
+        ($level:ident) => {
+            event!(
+                $level,
+                "variable-name",
+                "variable-value",
+                "environment-variable",
+                "key",
+                "value",
+                "path",
+                "name",
+                "flag",
+                "feature-gate",
+                "host",
+                "data-dir",
+                "max-request-bytes",
+                "recommended-request-bytes",
+                "quota-size-bytes",
+                "quota-maximum-size-bytes"
+            )
+        };
+    }
+    match notice.level {
+        Level::Info => event_with_all!(info),
+        Level::Warn => event_with_all!(warn),
+    }
+}
+
+/// Leaves because of the configuration.
+fn refuse(failure: &Failure, outcome: &Outcome, args: &[String]) -> ExitCode {
+    let code = ExitCode::from(failure.exit_code());
+    match failure {
+        Failure::Usage(line) => {
+            eprintln!("{line}");
+            eprint!("{}", config::USAGE);
+        }
+        Failure::Plain(line) | Failure::Panic(line) => eprintln!("{line}"),
+        Failure::Verify(error) => {
+            let Ok(log) = open_log(outcome, args) else {
+                return code;
+            };
+            tracing::warn!(error = error.as_str(), "failed to verify flags");
+            if error == UNSET_ADVERTISE_CLIENT_URLS {
+                tracing::warn!(error = error.as_str(), "advertise client URLs are not set");
+            }
+            log.flush();
+        }
+        Failure::Shadowed { variable } => {
+            let Ok(log) = open_log(outcome, args) else {
+                return code;
+            };
+            tracing::error!(
+                fatal = true,
+                "environment-variable" = variable.as_str(),
+                "conflicting environment variable is shadowed by corresponding command-line flag \
+                 (either unset environment variable or disable flag))"
+            );
+            log.flush();
+        }
+    }
+    code
+}
+
+/// Runs the member until something ends it.
+fn serve(config: &Config, start: Start, log: &Guard) -> ExitCode {
+    let stop = match Stop::on_signals() {
+        Ok(stop) => stop,
+        Err(error) => return fatal("cannot handle signals", &error, log),
+    };
+    let running = match run::run(config, start, stop.stopper()) {
+        Ok(running) => running,
+        // etcd's line for any failed start, whether discovery was asked for or not.
+        Err(error) => return fatal("discovery failed", error.as_ref(), log),
+    };
+    shutdown::notify_ready();
+    let cause = stop.wait();
+    tracing::info!(
+        name = config.name.as_str(),
+        "data-dir" = %config.data_dir.display(),
+        "closing etcd server"
+    );
+    running.stop();
+    tracing::info!(
+        name = config.name.as_str(),
+        "data-dir" = %config.data_dir.display(),
+        "closed etcd server"
+    );
+    log.flush();
+    shutdown::leave(cause)
+}
+
+fn fatal(message: &str, error: &dyn Error, log: &Guard) -> ExitCode {
+    tracing::error!(fatal = true, error = chain(error), "{message}");
+    log.flush();
+    ExitCode::FAILURE
+}
+
+/// An error with its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! How the process hears that it shall end, how it ends, and how it says that it is ready.
+
+use std::process;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// Why the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The number of the signal.
+    Signal(i32),
+    /// The member itself, because it is no longer part of the cluster.
+    Member,
+}
+
+/// Asks for the end; any thread may hold one.
+#[derive(Clone, Debug)]
+pub struct Stopper(Sender<Cause>);
+
+impl Stopper {
+    /// The member has nothing more to do.
+    pub fn stop(&self) {
+        // Whoever waited may be stopping already.
+        let _ = self.0.send(Cause::Member);
+    }
+}
+
+/// The wait for the end.
+#[derive(Debug)]
+pub struct Stop {
+    causes: Receiver<Cause>,
+    stopper: Stopper,
+}
+
+impl Stop {
+    /// A stop that only its stoppers bring about.
+    #[must_use]
+    pub fn new() -> Stop {
+        let (sender, causes) = channel();
+        Stop {
+            causes,
+            stopper: Stopper(sender),
+        }
+    }
+
+    /// A stop that SIGTERM and SIGINT bring about too.
+    ///
+    /// # Errors
+    /// The handlers or their thread could not be set up.
+    pub fn on_signals() -> std::io::Result<Stop> {
+        let stop = Stop::new();
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let sender = stop.stopper.0.clone();
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                // Only the first one counts: a second one must not cut the orderly end short.
+                if let Some(signal) = signals.forever().next() {
+                    let name = if signal == SIGTERM {
+                        "terminated"
+                    } else {
+                        "interrupt"
+                    };
+                    tracing::info!(signal = name, "received signal; shutting down");
+                    let _ = sender.send(Cause::Signal(signal));
+                }
+                for _ in signals.forever() {}
+            })?;
+        Ok(stop)
+    }
+
+    /// A handle that ends the wait.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Waits until somebody wants the end.
+    #[must_use]
+    pub fn wait(&self) -> Cause {
+        self.causes
+            .recv()
+            .expect("the stop holds a sender of its own")
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        Stop::new()
+    }
+}
+
+/// Ends the process the way its cause demands: killed by the very signal that it received, so
+/// that its parent sees why, or with success.
+pub fn leave(cause: Cause) -> ! {
+    // The kernel does not kill process 1 by a signal that it left at its default.
+    if let Cause::Signal(signal) = cause
+        && process::id() != 1
+    {
+        // Returns only if it failed.
+        let _ = emulate_default_handler(signal);
+    }
+    process::exit(0);
+}
+
+/// Tells systemd that the member serves, if systemd waits for it.
+pub fn notify_ready() {
+    tracing::info!("notifying init daemon");
+    match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_can_stop_itself() {
+        let stop = Stop::new();
+        let stopper = stop.stopper();
+        thread::spawn(move || stopper.stop());
+        assert_eq!(stop.wait(), Cause::Member);
+    }
+}

@@ -30,6 +30,8 @@ pub struct LogFacts {
     pub commit: LogIndex,
     /// Last entry, or the snapshot's index when none follows it.
     pub last: LogIndex,
+    /// Whether its member and cluster ids are those that the initial cluster would get.
+    pub ours: bool,
 }
 
 /// What the bolt file says.
@@ -64,6 +66,8 @@ pub struct Facts {
 pub enum Decision {
     /// Create the log with the initial members as its first entries.
     NewCluster,
+    /// Write those entries to the log that is there.
+    BeginLog,
     /// Ask the members of a running cluster who this member is.
     Join,
     /// Read the log; raft goes on from `applied`.
@@ -204,6 +208,13 @@ const CASES: &[Case] = &[
             Err(Refusal::ClusterVersionNewer { cluster, server })
         },
     },
+    // The first start died between creating the log and making the initial members durable: a
+    // member without them has no voters. Nothing can have been acknowledged.
+    Case {
+        letter: 'L',
+        when: |f| f.may_run(|log, _| log.is_whole()) && f.is_unbegun(),
+        then: |_| Ok(Decision::BeginLog),
+    },
     // The log itself says that committed entries are gone.
     Case {
         letter: 'F',
@@ -243,7 +254,7 @@ const CASES: &[Case] = &[
         when: |f| {
             f.may_run(|log, applied| {
                 log.is_whole() && applied >= log.snapshot && applied <= log.last
-            })
+            }) && !f.is_unbegun()
         },
         then: |f| {
             Ok(Decision::Restart {
@@ -290,6 +301,12 @@ impl Facts {
     fn applied(&self) -> LogIndex {
         self.database
             .map_or(LogIndex(0), |database| database.applied)
+    }
+
+    fn is_unbegun(&self) -> bool {
+        let nothing = |log: &LogFacts| log.snapshot == LogIndex(0) && log.commit == LogIndex(0);
+        let empty = self.log.is_some_and(|log| log.ours && nothing(&log));
+        empty && self.initial == InitialState::New && self.applied() == LogIndex(0)
     }
 
     fn log_facts(&self) -> LogFacts {

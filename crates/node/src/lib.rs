@@ -17,6 +17,7 @@
 pub mod boot;
 pub mod ids;
 pub mod machine;
+pub mod member;
 pub mod raft;
 
 pub use machine::{Input, Node, Output};

@@ -17,6 +17,7 @@ use storage::log::{Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
 
 pub use effect::{Input, Output, Persist, Proposal, Token};
 use own::Own;
+pub(crate) use own::minor_of;
 use reads::Reads;
 use waiters::Waiters;
 
@@ -457,6 +458,8 @@ impl Node {
         let (number, hard_state) = (batch.number, batch.hard_state);
         self.persist.in_flight = Some(InFlight { number, hard_state });
         outputs.push(Output::Persist(batch));
+        #[cfg(feature = "plant-early-ack")]
+        self.raft.on_persisted(number);
     }
 
     fn snapshot_is_due(&self) -> bool {
@@ -575,7 +578,10 @@ impl Node {
             let data = own::attributes(id, self.config.raft.id, name, urls);
             self.publish = self.send_own(id, data);
         }
-        if self.is_own_quorum() && self.set_version.is_due(self.tick, timeout_ticks) {
+        // Only a state that has caught up tells which version the cluster has.
+        let caught_up = self.apply.applied_term == self.raft.term();
+        let decides = self.is_own_quorum() && caught_up;
+        if decides && self.set_version.is_due(self.tick, timeout_ticks) {
             let id = self.config.request_ids.next();
             let data = own::cluster_version(id, &self.config.version);
             self.set_version = self.send_own(id, data);
@@ -643,9 +649,16 @@ impl Node {
     }
 }
 
+/// The cluster version that a release stands for: `3.7.1` is `3.7.0`.
+#[must_use]
+pub fn cluster_version_of(release: &str) -> String {
+    let (major, minor) = minor_of(release).unwrap_or_default();
+    format!("{major}.{minor}.0")
+}
+
 /// Whether the cluster version need not be raised by this build.
 fn version_is_set(config: &Config) -> bool {
-    let minor = |version: &str| own::minor_of(version);
+    let minor = |version: &str| minor_of(version);
     config.cluster_version.as_deref().and_then(minor) >= minor(&config.version)
 }
 

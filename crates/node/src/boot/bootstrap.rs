@@ -98,44 +98,20 @@ impl Bootstrap {
 
 /// raftpb `ConfChange{1 id, 2 type, 3 node_id, 4 context}` of type AddNode with the member's JSON.
 fn add_member(id: MemberId, member: &InitialMember) -> Bytes {
+    let mut peer_urls = member.peer_urls.clone();
+    peer_urls.sort_unstable();
+    let name = member.name.clone();
+    let context = state::Member {
+        id: id.0,
+        peer_urls,
+        name,
+        ..Default::default()
+    };
+    let context = context.to_json().into_bytes();
     let mut data = Vec::new();
     prost::encoding::uint64::encode(1, &0, &mut data);
     prost::encoding::uint64::encode(2, &0, &mut data);
     prost::encoding::uint64::encode(3, &id.0, &mut data);
-    prost::encoding::bytes::encode(4, &member_json(id, member), &mut data);
+    prost::encoding::bytes::encode(4, &context, &mut data);
     data.into()
-}
-
-/// `{"id":…,"peerURLs":[…],"name":…}`; an empty name is left out.
-fn member_json(id: MemberId, member: &InitialMember) -> Vec<u8> {
-    let mut urls = member.peer_urls.clone();
-    urls.sort_unstable();
-    let urls: Vec<String> = urls.iter().map(|url| json_string(url)).collect();
-    let mut json = format!("{{\"id\":{},\"peerURLs\":[{}]", id.0, urls.join(","));
-    if !member.name.is_empty() {
-        json.push_str(",\"name\":");
-        json.push_str(&json_string(&member.name));
-    }
-    json.push('}');
-    json.into_bytes()
-}
-
-/// A JSON string with the escapes that Go's encoder uses.
-fn json_string(text: &str) -> String {
-    let mut json = String::with_capacity(text.len() + 2);
-    json.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => json.extend(['\\', c]),
-            '\n' => json.push_str("\\n"),
-            '\r' => json.push_str("\\r"),
-            '\t' => json.push_str("\\t"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
-                json.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => json.push(c),
-        }
-    }
-    json.push('"');
-    json
 }

@@ -8,6 +8,7 @@ fn log(snapshot: u64, commit: u64, last: u64) -> Option<LogFacts> {
         snapshot,
         commit,
         last,
+        ours: true,
     })
 }
 
@@ -104,6 +105,13 @@ fn every_row_decides_as_written() {
                 snapshot: index(7),
             }),
         ),
+        ('L', facts(log(0, 0, 0), None), Ok(Decision::BeginLog)),
+        (
+            'L',
+            facts(log(0, 0, 1), database(0)),
+            Ok(Decision::BeginLog),
+        ),
+        ('I', existing(facts(log(0, 0, 0), None)), restart(0)),
         ('I', facts(log(0, 1, 1), None), restart(0)),
         ('I', facts(log(3, 8, 9), database(5)), restart(5)),
         ('I', facts(log(3, 4, 9), database(5)), restart(4)),

@@ -82,7 +82,7 @@ fn encode(request: InternalRaftRequest) -> Bytes {
 }
 
 /// Major and minor of `major.minor[.patch]`.
-pub(super) fn minor_of(version: &str) -> Option<(u32, u32)> {
+pub(crate) fn minor_of(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.');
     let major = parts.next()?.parse().ok()?;
     let minor = parts.next()?.parse().ok()?;

@@ -93,6 +93,14 @@ impl Committer {
 
     fn write(&self, layer: &super::Layer) -> Result<(), bolt::Error> {
         let mut tx = self.shared.db.begin_write()?;
+        #[cfg(feature = "plant-split-applied-index")]
+        {
+            let applied = layer.applied().unwrap_or(self.durable);
+            let index = applied.index.0.to_be_bytes();
+            tx.put(Bucket::Meta.name(), super::meta::CONSISTENT_INDEX, &index)?;
+            tx.commit()?;
+            tx = self.shared.db.begin_write()?;
+        }
         for bucket in Bucket::ALL {
             // The values are shared, not copied.
             let writes: Vec<(Bytes, Option<Bytes>)> = layer

@@ -45,6 +45,9 @@ pub(super) fn apply(
     let mut shadowed = Vec::new();
     for (position, flag) in FLAGS.iter().enumerate() {
         let key = flag.env();
+        if key == VERSION {
+            continue;
+        }
         if raw.source_at(position).is_some() {
             shadowed.push(key);
             continue;

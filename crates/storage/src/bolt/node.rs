@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::error::{Damage, Error};
 use super::freelist::Run;
-use super::page::{self, ELEMENT_BYTES, HEADER_BYTES, Kind, Page};
+use super::page::{self, BUCKET_FLAG, ELEMENT_BYTES, HEADER_BYTES, Kind, Page};
+use super::read::{Bucket, BucketRoot};
+use super::scan::PageSet;
 use super::store::Store;
 use super::{PageId, Result};
 
@@ -298,6 +300,52 @@ impl Loader<'_> {
 
     pub(super) fn delete(&mut self, root: &mut Link, key: &[u8]) -> Result<bool> {
         self.leaf(root, key)?.delete(key)
+    }
+
+    /// Removes the bucket `key` from a tree of buckets.
+    pub(super) fn delete_bucket(&mut self, root: &mut Link, key: &[u8]) -> Result<()> {
+        let leaf = self.leaf(root, key)?;
+        if let Ok(index) = leaf.items.binary_search_by(|item| item.key[..].cmp(key)) {
+            leaf.items.remove(index);
+            leaf.shrunk = true;
+        }
+        Ok(())
+    }
+
+    /// Gives back every page of a tree, those of nested buckets included.
+    pub(super) fn free(&mut self, root: Link) -> Result<()> {
+        let mut seen = PageSet::new(self.high_water);
+        let mut rest = vec![root];
+        while let Some(link) = rest.pop() {
+            let node = match link {
+                Link::Node(node) => node,
+                Link::Page(id) => {
+                    let page = self.store.page(id, self.high_water)?;
+                    if !seen.insert(id) {
+                        return Err(Error::damaged(id, Damage::SharedPage));
+                    }
+                    self.freed.push(Run {
+                        first: id,
+                        pages: page.pages,
+                    });
+                    Node::from_page(&page)
+                }
+            };
+            match node {
+                Node::Branch(branch) => rest.extend(branch.children.into_iter().map(|c| c.link)),
+                Node::Leaf(leaf) => {
+                    for item in leaf.items.iter().filter(|item| item.flags == BUCKET_FLAG) {
+                        let damage = Damage::BucketValue { index: 0 };
+                        let damaged = || Error::damaged(PageId(0), damage);
+                        let bucket = Bucket::from_value(&item.value).ok_or_else(damaged)?;
+                        if let BucketRoot::Page(id) = bucket.root {
+                            rest.push(Link::Page(id));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Applies changes, which are in strictly ascending key order, visiting every leaf once.

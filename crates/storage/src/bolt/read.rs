@@ -11,6 +11,9 @@ use super::node::DEPTH_MAX;
 use super::page::{BUCKET_BYTES, Kind, Page, u64_at};
 use super::{PageId, Result, Shared, TxId};
 
+/// Bytes that a cursor reads ahead at most.
+const AHEAD_BYTES: usize = 256 << 10;
+
 /// Keeps the pages of one state from being reused.
 pub(super) struct Pin {
     pub(super) shared: Arc<Shared>,
@@ -25,13 +28,6 @@ impl Pin {
     /// The root page of the database, whose elements are the top-level buckets.
     fn root(&self) -> Result<Page> {
         self.page(self.meta.root)
-    }
-
-    /// The child of a branch page, proved to belong there.
-    fn child(&self, parent: &Page, index: usize) -> Result<Page> {
-        let child = self.page(parent.child(index))?;
-        parent.check_child(index, &child)?;
-        Ok(child)
     }
 
     fn leaf(&self, root: Page, key: &[u8]) -> Result<Page> {
@@ -94,24 +90,27 @@ pub(super) enum BucketRoot {
 impl Bucket {
     pub(super) fn decode(leaf: &Page, index: usize) -> Result<Bucket> {
         let damaged = || Error::damaged(leaf.id, Damage::BucketValue { index });
-        let value = leaf.value(index);
+        Bucket::from_value(&leaf.value(index)).ok_or_else(damaged)
+    }
+
+    /// Reads the value of an element that holds a bucket.
+    pub(super) fn from_value(value: &Bytes) -> Option<Bucket> {
         if value.len() < BUCKET_BYTES {
-            return Err(damaged());
+            return None;
         }
-        let sequence = u64_at(&value, 8);
-        let root = match PageId(u64_at(&value, 0)) {
+        let sequence = u64_at(value, 8);
+        let root = match PageId(u64_at(value, 0)) {
             PageId(0) => {
-                let page = Page::parse_inline(value.slice(BUCKET_BYTES..));
-                let page = page.map_err(|_| damaged())?;
+                let page = Page::parse_inline(value.slice(BUCKET_BYTES..)).ok()?;
                 // Only buckets without further buckets are stored inline.
                 if (0..page.len()).any(|index| page.is_bucket(index)) {
-                    return Err(damaged());
+                    return None;
                 }
                 BucketRoot::Inline(page)
             }
             id => BucketRoot::Page(id),
         };
-        Ok(Bucket { root, sequence })
+        Some(Bucket { root, sequence })
     }
 
     /// The bucket's root page, fetched with `page` unless it is inline.
@@ -192,6 +191,8 @@ impl ReadTx {
             pin: Arc::clone(&self.pin),
             root,
             place: Place::Start,
+            strides: 0,
+            ahead: None,
             path: Vec::new(),
         })
     }
@@ -219,10 +220,17 @@ impl ReadTx {
 }
 
 /// A position in a bucket, in ascending key order. Nested buckets are passed over.
+///
+/// A cursor that goes on from leaf to leaf reads ahead: its keys and values then share the memory
+/// of up to 256 KiB.
 pub struct Cursor {
     pin: Arc<Pin>,
     root: Page,
     place: Place,
+    /// Leaves entered by [`Cursor::next`] since the last jump.
+    strides: u32,
+    /// The file's bytes from a page on, read ahead of need.
+    ahead: Option<(PageId, Bytes)>,
     /// From the root to the leaf, with the index of the element at which the cursor is.
     path: Vec<(Page, usize)>,
 }
@@ -289,6 +297,7 @@ impl Cursor {
     /// Goes from the root to a leaf along the elements that `choose` picks.
     fn descend(&mut self, choose: impl Fn(&Page) -> usize) -> Result<()> {
         self.place = Place::Within;
+        self.strides = 0;
         self.path.clear();
         let index = choose(&self.root);
         self.path.push((self.root.clone(), index));
@@ -302,7 +311,11 @@ impl Cursor {
             if self.path.len() > DEPTH_MAX {
                 return Err(Error::damaged(page.id, Damage::TooDeep));
             }
-            let child = self.pin.child(page, *index)?;
+            let child = match self.ahead_page(page, *index)? {
+                Some(child) => child,
+                None => self.pin.page(page.child(*index))?,
+            };
+            page.check_child(*index, &child)?;
             let index = choose(&child);
             self.path.push((child, index));
         }
@@ -348,8 +361,58 @@ impl Cursor {
                 self.place = Place::End;
                 return Ok(None);
             }
+            self.strides += 1;
+            self.read_ahead()?;
             self.descend_further(|_| 0)?;
         }
+    }
+
+    /// The child at `index` of `branch`, when its bytes were read ahead.
+    fn ahead_page(&self, branch: &Page, index: usize) -> Result<Option<Page>> {
+        let id = branch.child(index);
+        let Some((first, chunk)) = &self.ahead else {
+            return Ok(None);
+        };
+        let store = &self.pin.shared.store;
+        let at =
+            id.0.wrapping_sub(first.0)
+                .saturating_mul(store.page_size as u64);
+        if at >= chunk.len() as u64 {
+            return Ok(None);
+        }
+        let page = store.page_of_chunk(id, self.pin.meta.high_water, &chunk.slice(at as usize..));
+        page.map(Some)
+    }
+
+    /// Reads the children that follow in the branch that the cursor has come to, as far as they
+    /// lie behind each other in the file.
+    fn read_ahead(&mut self) -> Result<()> {
+        let Some((branch, index)) = self.path.last().filter(|_| self.strides > 1) else {
+            return Ok(());
+        };
+        let store = &self.pin.shared.store;
+        let first = branch.child(*index);
+        let within = |(first_ahead, chunk): &(PageId, Bytes)| {
+            let end = first_ahead.0 + (chunk.len() / store.page_size) as u64;
+            (first_ahead.0..end).contains(&first.0)
+        };
+        if self.ahead.as_ref().is_some_and(within) {
+            return Ok(());
+        }
+        let pages_max = AHEAD_BYTES / store.page_size;
+        let following = (*index..branch.len()).take(pages_max).zip(first.0..);
+        let pages = following
+            .take_while(|(index, id)| branch.child(*index).0 == *id)
+            .count();
+        // Ids of a branch are not checked before they are followed.
+        if pages < 2 || first.0 < 2 || first.0 + pages as u64 > self.pin.meta.high_water.0 {
+            self.ahead = None;
+            return Ok(());
+        }
+        let mut chunk = vec![0; pages * store.page_size];
+        store.read(first, 0, &mut chunk)?;
+        self.ahead = Some((first, chunk.into()));
+        Ok(())
     }
 
     /// Moves one element towards the front, into the leaf before when needed.

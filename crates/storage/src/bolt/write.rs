@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::Error;
+use super::error::{Damage, Error};
 use super::freelist::{Freelist, Run};
 use super::meta::Meta;
 use super::node::{Change, Item, Leaf, Link, Loader, Node, Sink, spill_root};
@@ -131,6 +131,40 @@ impl WriteTx {
         self.change(bucket, |loader, root| loader.apply(root, changes, 0))
     }
 
+    /// Removes a top-level bucket with everything in it; returns whether there was one.
+    pub fn delete_bucket(&mut self, name: &[u8]) -> Result<bool> {
+        if self.failed {
+            return Err(Error::Aborted);
+        }
+        let stored = self.find_bucket(name)?;
+        let changed = self.trees.remove(name);
+        let root = match (changed, stored) {
+            (None, None) => return Ok(false),
+            (Some(tree), _) => Some(tree.root),
+            (None, Some(bucket)) => match bucket.root {
+                BucketRoot::Page(id) => Some(Link::Page(id)),
+                BucketRoot::Inline(_) => None,
+            },
+        };
+        if let Some(root) = root {
+            self.run(|loader, _| loader.free(root))?;
+        }
+        self.run(|loader, buckets| loader.delete_bucket(buckets, name))?;
+        Ok(true)
+    }
+
+    /// Runs a change on the tree of buckets.
+    fn run<T>(&mut self, run: impl FnOnce(&mut Loader<'_>, &mut Link) -> Result<T>) -> Result<T> {
+        let mut loader = Loader {
+            store: &self.shared.store,
+            high_water: self.meta.high_water,
+            freed: &mut self.freed,
+        };
+        let result = run(&mut loader, &mut self.root);
+        self.failed |= result.is_err();
+        result
+    }
+
     /// Makes the changes durable, then visible to new readers.
     ///
     /// After a failed sync or meta write the database is poisoned, because it is unknown which
@@ -139,7 +173,7 @@ impl WriteTx {
         if self.failed {
             return Err(Error::Aborted);
         }
-        if self.trees.is_empty() {
+        if self.trees.is_empty() && matches!(self.root, Link::Page(_)) {
             return Ok(CommitStats {
                 tx: self.meta.tx,
                 ..CommitStats::default()
@@ -225,11 +259,17 @@ impl WriteTx {
         result
     }
 
-    /// A bucket as the state before this transaction has it.
+    /// A bucket that this transaction has not changed.
     fn find_bucket(&self, name: &[u8]) -> Result<Option<Bucket>> {
-        let leaf = self.leaf(self.page(self.meta.root)?, name)?;
-        match leaf.search(name) {
-            Ok(index) if leaf.is_bucket(index) => Bucket::decode(&leaf, index).map(Some),
+        match self.find(&self.root, name)? {
+            Some(item) if item.flags == BUCKET_FLAG => {
+                // The leaf was proved to hold the item; only the bucket's header can be wrong.
+                let damage = Damage::BucketValue { index: 0 };
+                let damaged = || Error::damaged(self.meta.root, damage);
+                Bucket::from_value(&item.value)
+                    .ok_or_else(damaged)
+                    .map(Some)
+            }
             _ => Ok(None),
         }
     }

@@ -163,6 +163,30 @@ fn a_change_turns_foreign_forms_into_ours() {
 }
 
 #[test]
+fn a_removed_bucket_leaves_no_pages_behind() {
+    let db = open(&foreign(&[4, 7, 8])).unwrap();
+    let mut tx = db.begin_write().unwrap();
+    tx.create_bucket(b"new").unwrap();
+    tx.put(b"new", b"a", &[1; 10_000]).unwrap();
+    tx.put(b"outer", b"z", b"6").unwrap();
+    for name in [&b"outer"[..], b"small", b"new"] {
+        assert!(tx.delete_bucket(name).unwrap());
+        assert!(!tx.delete_bucket(name).unwrap());
+    }
+    assert!(matches!(
+        tx.put(b"outer", b"a", b"1"),
+        Err(Error::BucketMissing { .. })
+    ));
+    assert!(tx.create_bucket(b"small").unwrap());
+    assert_eq!(tx.get(b"small", b"a").unwrap(), None);
+    tx.commit().unwrap();
+    assert_eq!(db.begin_read().buckets().unwrap(), ["small"]);
+    // Two meta pages, the root, and the root of the one bucket.
+    assert_eq!(db.size_in_use(), 4 * 4096);
+    assert_sound(&db);
+}
+
+#[test]
 fn a_freelist_that_names_used_pages_is_damage() {
     // Pages that are not listed are found by the scan.
     assert!(open(&foreign(&[4])).unwrap().check().unwrap().is_sound());

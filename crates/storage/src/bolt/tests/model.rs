@@ -34,6 +34,10 @@ pub(super) fn random_tx(db: &Db, model: &mut Model, random: &mut Rng) {
     let deletes = [1, 3, 9][random.below(3) as usize];
     for _ in 0..=random.below(3) {
         let name = NAMES[random.below(4) as usize];
+        if random.one_in(20) {
+            let existed = next.remove(name).is_some();
+            assert_eq!(tx.delete_bucket(name).unwrap(), existed);
+        }
         assert_eq!(tx.create_bucket(name).unwrap(), !next.contains_key(name));
         let bucket = next.entry(name.to_vec()).or_default();
         let keys = [30, 3_000, 100_000][random.below(3) as usize];

@@ -111,8 +111,13 @@ pub struct Limits {
     pub stream_window_bytes: u32,
     /// Receive window of a connection, bytes.
     pub connection_window_bytes: u32,
-    /// Messages that are still incomplete, bytes, over all connections.
+    /// Streams of all connections together; more are refused.
+    pub streams_max: usize,
+    /// Requests that are still incomplete, bytes, over all connections.
     pub partial_bytes_max: usize,
+    /// Answers that wait for their clients, bytes, over all connections (what a [`BodySource`]
+    /// has yet to give does not count). Above it new calls are refused.
+    pub queued_bytes_max: usize,
     /// See [`Handler::on_writable`].
     pub low_water_bytes: usize,
     /// Time for the first bytes and the HTTP/2 handshake.
@@ -131,7 +136,9 @@ impl Default for Limits {
             header_list_bytes_max: 64 * 1024,
             stream_window_bytes: 1024 * 1024,
             connection_window_bytes: 16 * 1024 * 1024,
+            streams_max: 1_000_000,
             partial_bytes_max: 512 * 1024 * 1024,
+            queued_bytes_max: 512 * 1024 * 1024,
             low_water_bytes: 64 * 1024,
             handshake_timeout: Duration::from_secs(20),
             write_stall_timeout: Duration::from_secs(300),

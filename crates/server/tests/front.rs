@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-
 mod front {
     pub(crate) mod demo;
+    mod raw_peer;
     mod tonic_peer;
 }

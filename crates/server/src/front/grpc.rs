@@ -47,6 +47,21 @@ pub(super) fn timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
+/// What is wrong with a value that [`timeout`] did not take, in grpc-go's words.
+pub(super) fn timeout_fault(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let digits = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    if value.len() < 2 {
+        format!("transport: timeout string is too short: {text:?}")
+    } else if value.len() > 9 {
+        format!("transport: timeout string is too long: {text:?}")
+    } else if !text.ends_with(['H', 'M', 'S', 'm', 'u', 'n']) {
+        format!("transport: timeout unit is not recognized: {text:?}")
+    } else {
+        format!("strconv.ParseUint: parsing {digits:?}: invalid syntax")
+    }
+}
+
 /// Appends a `grpc-message` value: octets outside printable ASCII, and `%`, percent-encoded.
 pub(super) fn percent_encode(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

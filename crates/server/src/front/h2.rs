@@ -25,7 +25,7 @@ mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -57,8 +57,12 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) routes: Routes,
     pub(super) bridging: bool,
-    /// Bytes reserved for incomplete messages.
+    /// Bytes reserved for incomplete requests.
     pub(super) partial_bytes: AtomicUsize,
+    /// Bytes queued on streams.
+    pub(super) queued_bytes: AtomicUsize,
+    /// Stream slots of all connections.
+    pub(super) stream_slots: AtomicUsize,
 }
 
 impl Shared {
@@ -73,6 +77,8 @@ impl Shared {
             routes,
             bridging,
             partial_bytes: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            stream_slots: AtomicUsize::new(0),
         })
     }
 }
@@ -189,6 +195,8 @@ pub(super) struct Conn {
     streams: Streams,
     /// Highest stream id that the client used.
     last_id: u32,
+    /// What of [`Shared::stream_slots`] is ours.
+    slots_counted: usize,
     recv_window: i64,
     send_window: i64,
     peer_stream_window: i32,
@@ -234,6 +242,7 @@ impl Conn {
             open_block: OpenBlock::default(),
             streams: Streams::new(),
             last_id: 0,
+            slots_counted: 0,
             recv_window: i64::from(shared.limits.connection_window_bytes),
             send_window: i64::from(WINDOW_DEFAULT),
             peer_stream_window: WINDOW_DEFAULT,
@@ -300,5 +309,16 @@ impl Conn {
 
     pub(super) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        for slot in self.streams.slots() {
+            self.release(slot);
+        }
+        self.shared
+            .stream_slots
+            .fetch_sub(self.slots_counted, Relaxed);
     }
 }

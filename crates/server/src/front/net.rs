@@ -23,9 +23,6 @@ use super::socket::{Listener, Socket};
 use super::stats::Stats;
 use super::{Config, Handler};
 
-#[cfg(test)]
-mod tests;
-
 /// Buffers that are kept for connections which have something to write.
 const POOL_BUFFERS_MAX: usize = 64;
 /// A buffer that grew beyond this is not kept.

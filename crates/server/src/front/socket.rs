@@ -7,6 +7,12 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+
+/// etcd's period of TCP keep-alive on client connections.
+const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(30);
 
 /// A bound socket that accepts clients.
 #[derive(Debug)]
@@ -30,6 +36,9 @@ impl Listener {
                 let (stream, address) = listener.accept()?;
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
+                sockopt::set_socket_keepalive(&stream, true)?;
+                sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE_PERIOD)?;
+                sockopt::set_tcp_keepintvl(&stream, KEEP_ALIVE_PERIOD)?;
                 Ok((Socket::Tcp(stream), Some(address)))
             }
             Listener::Unix(listener) => {

@@ -196,7 +196,18 @@ impl Server {
 
     pub(crate) fn start_with(limits: Limits, change: impl FnOnce(&mut Config)) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        Server::listen(vec![Listener::Tcp(listener)], limits, change)
+    }
+
+    pub(crate) fn listen(
+        listeners: Vec<Listener>,
+        limits: Limits,
+        change: impl FnOnce(&mut Config),
+    ) -> Server {
+        let address = match &listeners[0] {
+            Listener::Tcp(listener) => listener.local_addr().unwrap(),
+            Listener::Unix(_) => SocketAddr::from(([0; 4], 0)),
+        };
         let mailboxes = Mailbox::set(2).unwrap();
         let (worker, work) = mpsc::channel::<Vec<(CallId, Bytes)>>();
         let back = mailboxes.clone();
@@ -220,17 +231,12 @@ impl Server {
             bridge: None,
         };
         change(&mut config);
-        let front = front::start(
-            config,
-            vec![Listener::Tcp(listener)],
-            mailboxes,
-            move |_| Demo {
-                later: Vec::new(),
-                worker: worker.clone(),
-                floods: HashMap::new(),
-                seen: seen_sender.clone(),
-            },
-        )
+        let front = front::start(config, listeners, mailboxes, move |_| Demo {
+            later: Vec::new(),
+            worker: worker.clone(),
+            floods: HashMap::new(),
+            seen: seen_sender.clone(),
+        })
         .unwrap();
         Server {
             address,

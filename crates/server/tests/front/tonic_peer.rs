@@ -298,7 +298,8 @@ fn a_dropped_call_is_cancelled() {
 fn the_token_is_the_first_of_its_name() {
     run(async |server| {
         let mut client = client(server).await;
-        let cases: [(&[(&'static str, &str)], Option<&str>); 4] = [
+        type Metadata = &'static [(&'static str, &'static str)];
+        let cases: [(Metadata, Option<&str>); 4] = [
             (&[("authorization", "Bearer abc")], Some("abc")),
             (
                 &[

@@ -1,5 +1,7 @@
 //! What time does to a connection: deadlines, keep-alive, and the judgement of a client's pings.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use api::{Code, Status};
 
 use super::frame::Reason;
@@ -18,7 +20,12 @@ impl Conn {
         if self.deadlines > 0 {
             self.end_late_calls(events);
         }
-        self.streams.shrink();
+        if self.streams.shrink() {
+            self.shared
+                .stream_slots
+                .fetch_sub(self.slots_counted, Relaxed);
+            self.slots_counted = 0;
+        }
         let keep_alive = &self.shared.limits.keep_alive;
         if keep_alive.interval.is_zero() || self.phase != Phase::Open {
             return true;
@@ -40,15 +47,14 @@ impl Conn {
     fn end_late_calls(&mut self, events: &mut Vec<Event>) {
         let now_ms = self.now_ms;
         let due = |deadline_ms: u64| deadline_ms != 0 && deadline_ms <= now_ms;
-        let late: Vec<u32> = self
+        let late_slots: Vec<u32> = self
             .streams
             .iter_mut()
             .filter(|(_, stream)| due(stream.deadline_ms))
             .map(|(slot, _)| slot)
             .collect();
-        let status = Status::new(Code::DeadlineExceeded, "context deadline exceeded");
-        for slot in late {
-            self.fail_stream(slot, &status, events);
+        for slot in late_slots {
+            self.fail_stream(slot, &late(), events);
         }
     }
 
@@ -83,4 +89,9 @@ impl Conn {
         }
         Ok(())
     }
+}
+
+/// The status of a call whose time is over.
+pub(super) fn late() -> Status {
+    Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }

@@ -43,6 +43,7 @@ impl Conn {
                 .checked_sub(data.len() as u64)
                 .ok_or(Fault::Stream(header.stream, Reason::ProtocolError))?;
         }
+        stream.remote_closed = end_stream;
         if data.is_empty() && !end_stream {
             self.glitch()?;
         } else if let Err(status) = self.deframe(slot, data, events) {
@@ -61,7 +62,7 @@ impl Conn {
         if self.is_idle(id) {
             return Err(protocol("DATA on an idle stream"));
         }
-        if self.streams.closed(id) == Some(Closed::ByUs) {
+        if id > self.last_id || self.streams.closed(id) == Some(Closed::ByUs) {
             return Ok(());
         }
         Err(Fault::Stream(id, Reason::StreamClosed))
@@ -150,22 +151,27 @@ impl Conn {
                 "request body too large",
             ));
         }
-        if length > partial.reserved {
-            let reserved = length
-                .max(2 * partial.reserved)
-                .max(PARTIAL_BYTES_MIN)
-                .min(need);
-            let more = reserved - partial.reserved;
-            let before = self.shared.partial_bytes.fetch_add(more, Relaxed);
-            if before + more > limits.partial_bytes_max {
-                self.shared.partial_bytes.fetch_sub(more, Relaxed);
-                let text = "too many incomplete request messages";
-                return Err(Status::new(Code::ResourceExhausted, text));
-            }
-            partial.bytes.reserve_exact(reserved - partial.bytes.len());
-            partial.reserved = reserved;
+        if length > partial.bytes.capacity() {
+            let before = partial.bytes.capacity();
+            let after = length.max(2 * before).max(PARTIAL_BYTES_MIN).min(need);
+            self.reserve_partial(slot, after - before)?;
+            let partial = &mut self.streams.at(slot).partial;
+            partial.bytes.reserve_exact(after - partial.bytes.len());
         }
-        partial.bytes.extend_from_slice(data);
+        self.streams.at(slot).partial.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Counts bytes of an incomplete request in the budget of all connections.
+    pub(super) fn reserve_partial(&mut self, slot: u32, more: usize) -> Result<(), Status> {
+        let before = self.shared.partial_bytes.fetch_add(more, Relaxed);
+        self.streams.at(slot).partial.reserved += more;
+        if before + more > self.shared.limits.partial_bytes_max {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                "too many incomplete requests",
+            ));
+        }
         Ok(())
     }
 

@@ -31,6 +31,8 @@ impl Encoder {
         if bytes < TABLE_BYTES_NEEDED && !self.plain {
             self.plain = true;
             self.resize_due = true;
+            self.content_type = None;
+            self.status_ok = None;
         }
     }
 

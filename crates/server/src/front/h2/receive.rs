@@ -1,10 +1,18 @@
 //! The receiving half: frames of the client.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::clock::late;
 use super::frame::{self, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, PREFACE, Reason};
 use super::request::{Accepted, Draft, Ignored, Verdict};
 use super::stream::{Closed, Kind};
 use super::{Conn, Drain, Event, Fault, Phase, StreamRef};
 
+/// Streams of one connection, whatever number was announced.
+const STREAMS_MAX: usize = 65_536;
+/// Header values up to this length are not counted as part of an incomplete request.
+const HEAD_BYTES_FREE: usize = 1024;
 /// A header block that comes in more pieces is a flood.
 const BLOCK_FRAMES_MAX: u32 = 64;
 
@@ -100,9 +108,10 @@ impl Conn {
         }
     }
 
-    /// Whether the client never used this id.
+    /// Whether the client never used this id. After the last GOAWAY newer streams are ignored, and
+    /// so are their frames.
     pub(super) fn is_idle(&self, id: u32) -> bool {
-        id > self.last_id || id.is_multiple_of(2)
+        (id > self.last_id && self.drain != Drain::Final) || id.is_multiple_of(2)
     }
 
     fn headers(
@@ -207,7 +216,7 @@ impl Conn {
             return self.ignore_block(block);
         }
         self.last_id = id;
-        if self.streams.len() >= self.shared.limits.concurrent_streams_max as usize {
+        if !self.has_room() {
             self.ignore_block(block)?;
             return Err(Fault::Stream(id, Reason::RefusedStream));
         }
@@ -231,6 +240,16 @@ impl Conn {
         }
     }
 
+    /// Whether limits allow one more stream.
+    fn has_room(&self) -> bool {
+        let limits = &self.shared.limits;
+        let count = self.streams.len();
+        count < (limits.concurrent_streams_max as usize).min(STREAMS_MAX)
+            && (count < self.slots_counted
+                || self.shared.stream_slots.load(Relaxed) < limits.streams_max)
+            && self.shared.queued_bytes.load(Relaxed) < limits.queued_bytes_max
+    }
+
     fn ignore_block(&mut self, block: &[u8]) -> Result<(), Fault> {
         self.glitch()?;
         let mut ignored = Ignored(&self.shared.routes);
@@ -247,19 +266,37 @@ impl Conn {
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
         let slot = self.streams.insert(id);
+        if self.streams.slot_count() > self.slots_counted {
+            self.slots_counted += 1;
+            self.shared.stream_slots.fetch_add(1, Relaxed);
+        }
+        let kept_bytes = accepted.kept_bytes();
         let stream = self.streams.at(slot);
         stream.kind = accepted.kind;
         stream.gzip = accepted.gzip;
+        stream.remote_closed = end_stream;
         stream.content_left = accepted.content_length;
         stream.send_window = self.peer_stream_window;
         stream.recv_window = self.shared.limits.stream_window_bytes as i32;
         stream.bridge = accepted.bridge;
-        if let Some(timeout) = accepted.head.timeout {
+        let timeout = accepted.head.timeout;
+        if let Some(timeout) = timeout {
             let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             stream.deadline_ms = self.now_ms.saturating_add(timeout_ms).max(1);
             self.deadlines += 1;
         }
         self.counts.calls += 1;
+        if timeout == Some(Duration::ZERO) {
+            self.fail_stream(slot, &late(), events);
+            return Ok(());
+        }
+        if kept_bytes > HEAD_BYTES_FREE
+            && let Err(status) = self.reserve_partial(slot, kept_bytes)
+        {
+            self.fail_stream(slot, &status, events);
+            return Ok(());
+        }
+        let stream = self.streams.at(slot);
         if accepted.kind == Kind::Streaming {
             events.push(Event::Open(StreamRef { slot, id }, accepted.head));
         } else {

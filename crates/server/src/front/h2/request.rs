@@ -50,7 +50,7 @@ pub(crate) struct Draft<'a> {
     content: Content,
     content_type: Option<Bytes>,
     encoding: Encoding,
-    bad_timeout: Option<Bytes>,
+    bad_timeout: Option<String>,
     content_length: Option<u64>,
     head: RequestHead,
     /// All fields, while the request may have to go to the bridge.
@@ -74,6 +74,20 @@ pub(crate) struct Accepted {
     pub(crate) gzip: bool,
     pub(crate) content_length: Option<u64>,
     pub(crate) bridge: Option<Box<BridgeHead>>,
+}
+
+impl Accepted {
+    /// Bytes of header values that stay with the request.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let head = &self.head;
+        let values = [&head.token, &head.authorization, &head.client_api_version];
+        let values = values.into_iter().flatten().map(Bytes::len).sum::<usize>();
+        let fields = self.bridge.iter().flat_map(|bridge| &bridge.fields);
+        values
+            + fields
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>()
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -156,7 +170,7 @@ impl<'a> Draft<'a> {
             Name::Te => self.malformed |= !value.eq_ignore_ascii_case(b"trailers"),
             Name::GrpcTimeout => match grpc::timeout(value) {
                 Some(timeout) => head.timeout = Some(timeout),
-                None => self.bad_timeout = Some(field.value.to_bytes()),
+                None => self.bad_timeout = Some(grpc::timeout_fault(value)),
             },
             Name::GrpcEncoding => {
                 self.encoding = match value {
@@ -213,7 +227,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// In the order in which Go's server looks: content type, HTTP method, timeout, method name,
+    /// In the order in which Go's server looks: content type, timeout, HTTP method, method name,
     /// encoding.
     fn refusal(&self) -> Option<(u16, Status)> {
         if self.content != Content::Grpc {
@@ -222,17 +236,16 @@ impl<'a> Draft<'a> {
             let text = format!("invalid gRPC request content-type {given:?}");
             return Some((415, Status::new(Code::InvalidArgument, text)));
         }
+        if let Some(given) = &self.bad_timeout {
+            let text = format!("malformed grpc-timeout: {given}");
+            return Some((400, Status::new(Code::Internal, text)));
+        }
         if !self.post {
             let given = self.http_method.as_deref().unwrap_or_default();
             let given = String::from_utf8_lossy(given);
             let text =
                 format!("Received a HEADERS frame with :method {given:?} which should be POST");
             return Some((405, Status::new(Code::Internal, text)));
-        }
-        if let Some(given) = &self.bad_timeout {
-            let given = String::from_utf8_lossy(given);
-            let text = format!("malformed grpc-timeout: transport: timeout value {given:?}");
-            return Some((400, Status::new(Code::Internal, text)));
         }
         if self.head.method == NO_ROUTE {
             let path = self.path.as_deref().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The sending half: answers, their queues, resets, GOAWAY and keep-alive.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use api::{Code, Status};
 use bytes::Bytes;
 
@@ -155,6 +157,7 @@ impl Conn {
             .queue
             .push_back(Chunk::Prefix(prefix(prefix_length as usize), 0));
         stream.queued_bytes += PREFIX_BYTES as u64;
+        self.shared.queued_bytes.fetch_add(PREFIX_BYTES, Relaxed);
         if length > 0 {
             stream.queue.push_back(Chunk::Body {
                 source,
@@ -178,6 +181,9 @@ impl Conn {
             }
         });
         stream.queued_bytes += (length + PREFIX_BYTES) as u64;
+        self.shared
+            .queued_bytes
+            .fetch_add(length + PREFIX_BYTES, Relaxed);
         stream.high |= stream.queued_bytes > low_water;
         self.make_ready(slot);
     }
@@ -305,11 +311,20 @@ impl Conn {
     }
 
     fn remove_stream(&mut self, slot: u32, closed: Closed) {
-        self.release_partial(slot);
+        self.release(slot);
         if self.streams.at(slot).deadline_ms != 0 {
             self.deadlines -= 1;
         }
         self.streams.remove(slot, closed);
+    }
+
+    /// Gives back what a stream counts in the budgets.
+    pub(super) fn release(&mut self, slot: u32) {
+        self.release_partial(slot);
+        let queued = std::mem::take(&mut self.streams.at(slot).queued_bytes);
+        if queued > 0 {
+            self.shared.queued_bytes.fetch_sub(queued as usize, Relaxed);
+        }
     }
 
     fn write_reset(&mut self, id: u32, reason: Reason) {
@@ -380,6 +395,7 @@ impl Conn {
             }
             BridgePart::Chunk(chunk) if stream.head_sent && stream.end.is_none() => {
                 stream.queued_bytes += chunk.len() as u64;
+                self.shared.queued_bytes.fetch_add(chunk.len(), Relaxed);
                 if !chunk.is_empty() {
                     stream.queue.push_back(Chunk::Bytes(chunk));
                 }
@@ -435,8 +451,11 @@ impl Conn {
             if window <= 0 {
                 return Turn::ConnectionBlocked;
             }
-            if let Err(status) = draw_body(stream, window as usize) {
-                return self.abort_body(slot, &status, events);
+            match draw_body(stream, window as usize) {
+                Ok(drawn) => {
+                    self.shared.queued_bytes.fetch_add(drawn, Relaxed);
+                }
+                Err(status) => return self.abort_body(slot, &status, events),
             }
             if stream.kind != Kind::Bridge {
                 self.write_head(slot);
@@ -509,6 +528,7 @@ impl Conn {
         let header = frame::header(length, frame::DATA, 0, stream.id);
         self.out.tail()[at..at + HEADER_BYTES].copy_from_slice(&header);
         stream.queued_bytes -= length as u64;
+        self.shared.queued_bytes.fetch_sub(length, Relaxed);
         stream.send_window -= length as i32;
         self.send_window -= length as i64;
         self.pings.sent_since = true;
@@ -542,8 +562,8 @@ pub(super) const DRAIN_PING: [u8; 8] = *b"drained?";
 pub(super) const KEEP_ALIVE_PING: [u8; 8] = *b"alive???";
 
 /// Makes sure that the front of the queue is bytes, drawing from a body if need be: everything
-/// that fits the frame, or one piece.
-fn draw_body(stream: &mut Stream, window: usize) -> Result<(), Status> {
+/// that fits the frame, or one piece. Returns how much was drawn.
+fn draw_body(stream: &mut Stream, window: usize) -> Result<usize, Status> {
     let mut ready = 0;
     let mut at = 0;
     while ready < window {
@@ -562,13 +582,13 @@ fn draw_body(stream: &mut Stream, window: usize) -> Result<(), Status> {
                 }
                 stream.queued_bytes += length;
                 stream.queue.insert(at, Chunk::Bytes(bytes));
-                return Ok(());
+                return Ok(length as usize);
             }
-            None => return Ok(()),
+            None => return Ok(0),
         }
         at += 1;
     }
-    Ok(())
+    Ok(0)
 }
 
 fn wrong_length() -> Status {

@@ -125,6 +125,8 @@ impl Hasher for IdHasher {
 
 static SECRET: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(1u8) | 1 << 63 | 1);
 
+/// Slots that are kept while no stream exists.
+const SLOTS_KEPT: usize = 16;
 /// How many closed streams are remembered.
 const RECENT: usize = 64;
 
@@ -229,13 +231,20 @@ impl Streams {
         self.recent_next = (self.recent_next + 1) % RECENT;
     }
 
-    /// Gives memory back after a burst.
-    pub(crate) fn shrink(&mut self) {
-        if self.by_id.is_empty() && self.slots.len() > 1024 {
+    /// Gives memory back after a burst, if no stream is left. True if it did.
+    pub(crate) fn shrink(&mut self) -> bool {
+        let shrinks = self.by_id.is_empty() && self.slots.len() > SLOTS_KEPT;
+        if shrinks {
             self.slots = Vec::new();
             self.free = Vec::new();
             self.by_id.shrink_to_fit();
         }
+        shrinks
+    }
+
+    /// Occupied and free slots.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.len()
     }
 
     /// How a stream that is gone ended, if it is still remembered.

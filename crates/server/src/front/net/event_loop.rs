@@ -24,7 +24,7 @@ use super::{Control, Message, Net, Peer, bridge_sender};
 /// Shared by all connections of a thread.
 const READ_BYTES: usize = 256 * 1024;
 /// A connection with this much unwritten output is not read.
-const READ_PAUSE_BYTES: usize = 4 * 1024 * 1024;
+const READ_PAUSE_BYTES: usize = 512 * 1024;
 const EVENTS_MAX: usize = 512;
 const ACCEPTS_MAX: usize = 128;
 /// Rounds of filling and writing one connection's output in a turn.

@@ -4,8 +4,12 @@
 //! loopback interface and a fresh directory. A [`scenario`] is a text file of calls and the
 //! answers that they must get; every scenario has passed on Go etcd 3.7 first.
 
+pub mod acceptance;
+pub mod dpkg;
 pub mod http;
+pub mod kv;
 mod member;
+pub mod random;
 pub mod raw;
 pub mod scenario;
 

@@ -9,6 +9,8 @@ mod tidy;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
+  acceptance STORY --bin BINARY …
+                                 stories with real data (dpkg, adopt); no STORY lists them
   bench --ours BINARY --reference BINARY [--rounds N] [--seconds N] [--rows NAME,…]
         [--quick] [--dir DIR] [--json FILE] [--markdown FILE]
                                  compare two servers under the same load
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         None => ("", &[][..]),
     };
     let outcome = match command {
+        "acceptance" => acceptance(rest),
         "bench" => bench::run(rest),
         "codegen" => codegen::run(),
         "reference" => reference::run(rest),
@@ -35,5 +38,28 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs the stories of `e2e`, which needs an async runtime that this crate does without.
+fn acceptance(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = std::process::Command::new(cargo)
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "e2e",
+            "--bin",
+            "acceptance",
+            "--",
+        ])
+        .args(arguments)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err("the story went wrong".into())
     }
 }

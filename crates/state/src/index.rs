@@ -1,27 +1,29 @@
-//! The key index: every key with its newest change and its history, in key order.
+//! The key index: every key with its newest change and its history.
 //!
 //! ```text
-//!   branches   [first key | Branch]   at most 128 leaves each
-//!   leaves     [first key | Leaf]     at most 64 slots each, with sums over them
 //!   slots      key, newest change (its record kept while the budget lasts), older changes
+//!   by_hash    hash -> slot: single keys
+//!   order      keys in order -> slots: ranges, and sums over leaves
 //! ```
 //!
-//! First keys are separators: a lower bound of what is below them, not necessarily present.
 //! The sums let a count, or the length of an answer, step over leaves instead of keys.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 use storage::backend::Value;
 use thin_vec::ThinVec;
 
 use crate::record::Revision;
-use crate::wire;
 
+mod order;
 #[cfg(test)]
 mod tests;
 
-const LEAF_MAX: usize = 64;
-const BRANCH_MAX: usize = 128;
+use order::{Order, Sums};
+pub(crate) use order::{Runs, Tally};
 
 /// Length that marks a tombstone; records are limited to less by the file format.
 const TOMBSTONE: u32 = u32::MAX;
@@ -54,15 +56,6 @@ impl<'a> Span<'a> {
         };
         Span { begin: key, end }
     }
-
-    /// Whether a key that is not below `begin` is inside.
-    fn reaches(&self, key: &[u8]) -> bool {
-        match self.end {
-            End::Single => key == self.begin,
-            End::Before(end) => key < end,
-            End::Open => true,
-        }
-    }
 }
 
 /// The record of a key's newest change.
@@ -92,10 +85,16 @@ pub(crate) struct Slot {
     pub(crate) lease: i64,
     /// Older changes, oldest first.
     past: ThinVec<Past>,
-    sub: u32,
-    /// Set by readers, cleared by eviction: the record was used since the hand passed.
-    used: AtomicBool,
+    /// The newest change's sub-revision, and `USED`, which readers set and eviction clears: the
+    /// record was used since the hand passed.
+    mark: AtomicU32,
+    /// The leaf of the order that has it.
+    leaf: u32,
 }
+
+const USED: u32 = 1 << 31;
+/// Sub-revisions stay below this; no request has nearly as many changes.
+pub(crate) const SUB_MAX: u32 = USED - 1;
 
 /// A change that becomes a key's newest.
 pub(crate) struct Change {
@@ -155,8 +154,8 @@ impl<'a> Seen<'a> {
     pub(crate) fn cached(&self) -> Option<&'a Value> {
         match (self.past, &self.slot.latest) {
             (None, Latest::Cached(value)) => {
-                if !self.slot.used.load(Ordering::Relaxed) {
-                    self.slot.used.store(true, Ordering::Relaxed);
+                if self.slot.mark.load(Ordering::Relaxed) & USED == 0 {
+                    self.slot.mark.fetch_or(USED, Ordering::Relaxed);
                 }
                 Some(value)
             }
@@ -167,15 +166,27 @@ impl<'a> Seen<'a> {
 
 impl Slot {
     pub(crate) fn revision(&self) -> Revision {
+        let sub = self.mark.load(Ordering::Relaxed) & !USED;
         Revision {
             main: self.main,
-            sub: self.sub,
+            sub,
         }
     }
 
     /// True unless the newest change is a deletion.
     pub(crate) fn is_live(&self) -> bool {
         !matches!(self.latest, Latest::Gone(TOMBSTONE))
+    }
+
+    /// Compares with the key inside the record when it is in memory, since whoever asks is about
+    /// to read that.
+    fn has_key(&self, key: &[u8]) -> bool {
+        if let Latest::Cached(record) = &self.latest
+            && let [0x0a, len @ 0..0x80, rest @ ..] = &record[..]
+        {
+            return *len as usize == key.len() && rest.starts_with(key);
+        }
+        *self.key == *key
     }
 
     /// Bytes of the record in memory.
@@ -260,117 +271,129 @@ impl Slot {
     }
 }
 
+/// Names a slot as long as its key stays in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotId(u32);
+
+/// Slots by id, in pieces, so that growing moves none.
 #[derive(Debug, Default)]
-struct Leaf {
-    slots: Vec<Slot>,
-    /// Slots whose newest change is no deletion.
-    live: u32,
-    /// Sum over them of their lengths as a repeated field of an answer.
-    bytes: u64,
-    /// No change in this leaf is above it.
-    main_max: i64,
+struct Slab {
+    pieces: Vec<Vec<Slot>>,
+    free: Vec<u32>,
 }
 
-impl Leaf {
-    fn add(&mut self, slot: &SlotSums) {
-        self.live += slot.live;
-        self.bytes += slot.bytes;
-        self.main_max = self.main_max.max(slot.main);
+const PIECE: usize = 1024;
+
+impl Slab {
+    fn slot(&self, id: u32) -> &Slot {
+        &self.pieces[id as usize / PIECE][id as usize % PIECE]
     }
 
-    fn remove(&mut self, slot: &SlotSums) {
-        self.live -= slot.live;
-        self.bytes -= slot.bytes;
+    fn slot_mut(&mut self, id: u32) -> &mut Slot {
+        &mut self.pieces[id as usize / PIECE][id as usize % PIECE]
     }
 
-    fn resum(&mut self) {
-        (self.live, self.bytes) = (0, 0);
-        let sums: Vec<SlotSums> = self.slots.iter().map(SlotSums::of).collect();
-        sums.iter().for_each(|slot| self.add(slot));
+    fn insert(&mut self, slot: Slot) -> u32 {
+        if let Some(id) = self.free.pop() {
+            *self.slot_mut(id) = slot;
+            return id;
+        }
+        if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        let piece = self.pieces.len() - 1;
+        self.pieces[piece].push(slot);
+        (piece * PIECE + self.pieces[piece].len() - 1) as u32
     }
 
-    fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        self.slots.binary_search_by(|slot| slot.key[..].cmp(key))
+    /// Frees a slot; its place keeps an empty one.
+    fn remove(&mut self, id: u32) {
+        let slot = self.slot_mut(id);
+        slot.key = Box::default();
+        slot.latest = Latest::Gone(TOMBSTONE);
+        slot.past = ThinVec::new();
+        self.free.push(id);
     }
-}
 
-/// What a slot contributes to its leaf's sums.
-struct SlotSums {
-    live: u32,
-    bytes: u64,
-    main: i64,
-}
-
-impl SlotSums {
-    fn of(slot: &Slot) -> SlotSums {
-        let live = slot.is_live();
-        let bytes = if live {
-            wire::field_len(slot.latest_len() as usize) as u64
-        } else {
-            0
-        };
-        SlotSums {
-            live: u32::from(live),
-            bytes,
-            main: slot.main,
+    fn len(&self) -> usize {
+        match self.pieces.last() {
+            Some(last) => (self.pieces.len() - 1) * PIECE + last.len(),
+            None => 0,
         }
     }
 }
 
-#[derive(Debug)]
-struct Branch {
-    firsts: Vec<Box<[u8]>>,
-    leaves: Vec<Leaf>,
+/// Slots by hash, in shards, so that growing touches few at a time.
+struct ByHash {
+    hasher: FixedState,
+    shards: Vec<HashTable<(u32, u32)>>,
 }
 
-/// Where a slot is; valid until the index changes its shape.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    branch: usize,
-    leaf: usize,
-    slot: usize,
-}
+const SHARDS: usize = 64;
 
-/// Running sums of a measured range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Keys in the range.
-    pub(crate) count: u64,
-    /// How many of them the answer takes.
-    pub(crate) taken: u64,
-    /// Bytes of these as repeated fields.
-    pub(crate) bytes: u64,
+impl ByHash {
+    fn new(seed: u64) -> ByHash {
+        let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
+        ByHash {
+            hasher: FixedState::with_seed(seed),
+            shards,
+        }
+    }
+
+    /// The shard and the hash in it; `spread` recovers the table's hash from the kept half.
+    fn place(&self, key: &[u8]) -> (usize, u32) {
+        let hash = self.hasher.hash_one(key);
+        (hash as usize % SHARDS, (hash >> 32) as u32)
+    }
+
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn get(&self, key: &[u8], slots: &Slab) -> Option<u32> {
+        let (shard, hash) = self.place(key);
+        let same = |&(other, id): &(u32, u32)| other == hash && slots.slot(id).has_key(key);
+        self.shards[shard]
+            .find(Self::spread(hash), same)
+            .map(|&(_, id)| id)
+    }
+
+    fn insert(&mut self, key: &[u8], id: u32) {
+        let (shard, hash) = self.place(key);
+        let rehash = |&(hash, _): &(u32, u32)| Self::spread(hash);
+        self.shards[shard].insert_unique(Self::spread(hash), (hash, id), rehash);
+    }
+
+    fn remove(&mut self, key: &[u8], id: u32) {
+        let (shard, hash) = self.place(key);
+        let same = |&(_, other): &(u32, u32)| other == id;
+        if let Ok(entry) = self.shards[shard].find_entry(Self::spread(hash), same) {
+            entry.remove();
+        }
+    }
 }
 
 /// See the module's page.
-#[derive(Debug)]
 pub(crate) struct Index {
-    firsts: Vec<Box<[u8]>>,
-    branches: Vec<Branch>,
+    slots: Slab,
+    by_hash: ByHash,
+    order: Order,
     /// Bytes of records kept in memory.
     cached: usize,
-    /// Where eviction goes on.
-    hand: Position,
+    /// The slot where eviction goes on.
+    hand: usize,
     keys: usize,
 }
 
-fn child(firsts: &[Box<[u8]>], key: &[u8]) -> usize {
-    firsts
-        .partition_point(|first| first[..] <= *key)
-        .saturating_sub(1)
-}
-
 impl Index {
-    pub(crate) fn new() -> Index {
-        let branch = Branch {
-            firsts: vec![Box::default()],
-            leaves: vec![Leaf::default()],
-        };
+    /// An empty index. `seed` makes collisions of hashes unpredictable for clients.
+    pub(crate) fn new(seed: u64) -> Index {
         Index {
-            firsts: vec![Box::default()],
-            branches: vec![branch],
+            slots: Slab::default(),
+            by_hash: ByHash::new(seed),
+            order: Order::new(),
             cached: 0,
-            hand: Position::default(),
+            hand: 0,
             keys: 0,
         }
     }
@@ -382,8 +405,7 @@ impl Index {
 
     /// Keys that exist now.
     pub(crate) fn live(&self) -> u64 {
-        let leaves = self.branches.iter().flat_map(|branch| &branch.leaves);
-        leaves.map(|leaf| u64::from(leaf.live)).sum()
+        self.order.live()
     }
 
     /// Bytes of records kept in memory.
@@ -391,106 +413,50 @@ impl Index {
         self.cached
     }
 
-    fn leaf(&self, at: Position) -> &Leaf {
-        &self.branches[at.branch].leaves[at.leaf]
+    pub(crate) fn find(&self, key: &[u8]) -> Option<SlotId> {
+        self.by_hash.get(key, &self.slots).map(SlotId)
     }
 
-    fn leaf_mut(&mut self, at: Position) -> &mut Leaf {
-        &mut self.branches[at.branch].leaves[at.leaf]
-    }
-
-    /// The position of `key`, or where it would be inserted.
-    pub(crate) fn find(&self, key: &[u8]) -> Result<Position, Position> {
-        let branch = child(&self.firsts, key);
-        let leaf = child(&self.branches[branch].firsts, key);
-        match self.branches[branch].leaves[leaf].search(key) {
-            Ok(slot) => Ok(Position { branch, leaf, slot }),
-            Err(slot) => Err(Position { branch, leaf, slot }),
-        }
-    }
-
-    pub(crate) fn slot(&self, at: Position) -> &Slot {
-        &self.leaf(at).slots[at.slot]
+    pub(crate) fn slot(&self, id: SlotId) -> &Slot {
+        self.slots.slot(id.0)
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Slot> {
-        self.find(key).ok().map(|at| self.slot(at))
-    }
-
-    /// The first slot whose key is not below `key`.
-    fn lower_bound(&self, key: &[u8]) -> Position {
-        self.find(key).unwrap_or_else(|at| at)
-    }
-
-    /// The first position at or after `at` that holds a slot.
-    fn settle(&self, mut at: Position) -> Option<Position> {
-        while at.slot >= self.leaf(at).slots.len() {
-            at = self.next_leaf(at)?;
-        }
-        Some(at)
-    }
-
-    fn next_leaf(&self, at: Position) -> Option<Position> {
-        if at.leaf + 1 < self.branches[at.branch].leaves.len() {
-            return Some(Position {
-                leaf: at.leaf + 1,
-                slot: 0,
-                ..at
-            });
-        }
-        (at.branch + 1 < self.branches.len()).then_some(Position {
-            branch: at.branch + 1,
-            ..Position::default()
-        })
-    }
-
-    /// The separator above a leaf: no key in it reaches this.
-    fn leaf_end(&self, at: Position) -> Option<&[u8]> {
-        let next = self.next_leaf(at)?;
-        Some(if next.branch == at.branch {
-            &self.branches[next.branch].firsts[next.leaf]
-        } else {
-            &self.firsts[next.branch]
-        })
-    }
-
-    /// Slots from `at` on.
-    fn iter_from(&self, at: Position) -> impl Iterator<Item = &Slot> {
-        let mut at = Some(at);
-        let mut slots = [].iter();
-        std::iter::from_fn(move || {
-            loop {
-                if let Some(slot) = slots.next() {
-                    return Some(slot);
-                }
-                let position = at?;
-                slots = self
-                    .leaf(position)
-                    .slots
-                    .get(position.slot..)
-                    .unwrap_or(&[])
-                    .iter();
-                at = self.next_leaf(position);
-            }
-        })
-    }
-
-    /// Slots of a span in key order.
-    pub(crate) fn span<'a>(&'a self, span: Span<'a>) -> impl Iterator<Item = &'a Slot> {
-        let start = match span.end {
-            End::Single => self.find(span.begin).ok(),
-            _ => Some(self.lower_bound(span.begin)),
-        };
-        let slots = start.map(|at| self.iter_from(at));
-        slots
-            .into_iter()
-            .flatten()
-            .take_while(move |slot| span.reaches(&slot.key))
+        self.find(key).map(|id| self.slot(id))
     }
 
     /// Every slot in key order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.iter_from(Position::default())
+        let all = Span {
+            begin: &[],
+            end: End::Open,
+        };
+        self.span(all)
+    }
+
+    /// Slots of a span in key order.
+    pub(crate) fn span<'a>(&'a self, span: Span<'a>) -> impl Iterator<Item = &'a Slot> {
+        self.ids(span).map(|id| self.slots.slot(id))
+    }
+
+    fn ids<'a>(&'a self, span: Span<'a>) -> impl Iterator<Item = u32> + 'a {
+        let single = match span.end {
+            End::Single => self.by_hash.get(span.begin, &self.slots),
+            _ => None,
+        };
+        let runs = (span.end != End::Single).then(|| self.runs(span));
+        let ids = runs.into_iter().flatten().flatten().copied();
+        single.into_iter().chain(ids)
+    }
+
+    /// Slots of a span that is more than a single key, as runs of slots that lie together.
+    pub(crate) fn runs<'a>(&'a self, span: Span<'a>) -> Runs<'a> {
+        self.order.runs(span, &self.slots)
+    }
+
+    /// A slot of a run.
+    pub(crate) fn run_slot(&self, id: u32) -> &Slot {
+        self.slots.slot(id)
     }
 
     /// True when a reader at `rev` sees any key.
@@ -498,108 +464,44 @@ impl Index {
         self.iter().any(|slot| slot.at(rev).is_some())
     }
 
-    /// Positions of a span in key order; updates of slots keep them valid.
-    pub(crate) fn positions(&self, span: Span<'_>) -> Vec<Position> {
-        let mut found = Vec::new();
-        let mut at = match span.end {
-            End::Single => self.find(span.begin).ok(),
-            _ => self.settle(self.lower_bound(span.begin)),
-        };
-        while let Some(position) = at {
-            if !span.reaches(&self.slot(position).key) {
-                break;
-            }
-            found.push(position);
-            at = self.settle(Position {
-                slot: position.slot + 1,
-                ..position
-            });
-        }
-        found
+    /// Slots of a span in key order; updates of slots keep them valid.
+    pub(crate) fn found(&self, span: Span<'_>) -> Vec<SlotId> {
+        self.ids(span).map(SlotId).collect()
     }
 
-    /// Adds the part of a span that begins at `from` to `tally`, for a reader at `rev` that takes
-    /// `limit` keys. Stops after about `steps` steps and returns where to go on.
+    /// See [`Order::tally`].
     pub(crate) fn tally(
         &self,
         span: Span<'_>,
         from: &[u8],
-        (rev, limit): (i64, u64),
-        mut steps: usize,
+        at: (i64, u64),
+        steps: usize,
         tally: &mut Tally,
     ) -> Option<Box<[u8]>> {
-        let mut at = Some(self.lower_bound(from));
-        while let Some(position) = at {
-            let leaf = self.leaf(position);
-            let end = self.leaf_end(position);
-            if steps == 0 {
-                return Some(self.leaf_first(position).into());
-            }
-            let inside = match (span.end, end) {
-                (End::Open, _) => true,
-                (End::Before(stop), Some(end)) => end <= stop,
-                _ => false,
-            };
-            let live = u64::from(leaf.live);
-            let all_or_none = tally.taken == limit || tally.taken + live <= limit;
-            if inside && position.slot == 0 && leaf.main_max <= rev && all_or_none {
-                steps -= 1;
-                tally.count += live;
-                if tally.taken < limit {
-                    tally.taken += live;
-                    tally.bytes += leaf.bytes;
-                }
-            } else {
-                steps = steps.saturating_sub(LEAF_MAX);
-                for slot in leaf.slots.get(position.slot..).unwrap_or(&[]) {
-                    if !span.reaches(&slot.key) {
-                        return None;
-                    }
-                    let Some(seen) = slot.at(rev) else { continue };
-                    tally.count += 1;
-                    if tally.taken < limit {
-                        tally.taken += 1;
-                        tally.bytes += wire::field_len(seen.len()) as u64;
-                    }
-                }
-            }
-            at = self.next_leaf(position);
-        }
-        None
+        self.order
+            .tally(span, from, at, (steps, &self.slots), tally)
     }
 
-    fn leaf_first(&self, at: Position) -> &[u8] {
-        if at.leaf == 0 {
-            &self.firsts[at.branch]
-        } else {
-            &self.branches[at.branch].firsts[at.leaf]
-        }
-    }
-
-    /// Makes `change` the newest of the slot at `at`; the one before becomes history.
-    pub(crate) fn update(&mut self, at: Position, change: Change) {
-        let leaf = &mut self.branches[at.branch].leaves[at.leaf];
-        let slot = &mut leaf.slots[at.slot];
-        let before = SlotSums::of(slot);
+    /// Makes `change` the newest of a slot; the one before becomes history.
+    pub(crate) fn update(&mut self, id: SlotId, change: Change) {
+        let slot = self.slots.slot_mut(id.0);
+        let before = Sums::of(slot);
         self.cached -= slot.cached_len();
-        slot.past.push(Past {
-            main: slot.main,
-            sub: slot.sub,
-            len: slot.latest_len(),
-        });
-        (slot.main, slot.sub) = (change.revision.main, change.revision.sub);
-        (slot.create, slot.version) = (change.create, change.version);
+        let Revision { main, sub } = slot.revision();
+        let len = slot.latest_len();
+        slot.past.push(Past { main, sub, len });
+        slot.main = change.revision.main;
+        *slot.mark.get_mut() = change.revision.sub | USED;
+        slot.create = change.create;
+        slot.version = change.version;
         slot.lease = change.lease;
         slot.latest = change.latest;
-        *slot.used.get_mut() = true;
         self.cached += slot.cached_len();
-        let after = SlotSums::of(slot);
-        leaf.remove(&before);
-        leaf.add(&after);
+        self.order.change(slot.leaf, &before, &Sums::of(slot));
     }
 
-    /// Inserts a key that [`Index::find`] did not find, at the position that it gave.
-    pub(crate) fn insert(&mut self, at: Position, key: &[u8], change: Change) {
+    /// Inserts a key that is not in the index.
+    pub(crate) fn insert(&mut self, key: &[u8], change: Change) {
         let slot = Slot {
             key: key.into(),
             latest: change.latest,
@@ -608,65 +510,21 @@ impl Index {
             version: change.version,
             lease: change.lease,
             past: ThinVec::new(),
-            sub: change.revision.sub,
-            used: AtomicBool::new(true),
+            mark: AtomicU32::new(change.revision.sub | USED),
+            leaf: 0,
         };
         self.cached += slot.cached_len();
         self.keys += 1;
-        let at = self.make_room(at, key);
-        let leaf = self.leaf_mut(at);
-        leaf.add(&SlotSums::of(&slot));
-        leaf.slots.insert(at.slot, slot);
-    }
-
-    /// Splits a full leaf. Keys that arrive in order leave full leaves behind.
-    fn make_room(&mut self, at: Position, key: &[u8]) -> Position {
-        let leaf = self.leaf_mut(at);
-        if leaf.slots.len() < LEAF_MAX {
-            return at;
-        }
-        let (moved, first) = if at.slot == LEAF_MAX {
-            (
-                Leaf {
-                    main_max: 0,
-                    ..Leaf::default()
-                },
-                key.into(),
-            )
-        } else {
-            let mut moved = Leaf {
-                slots: leaf.slots.split_off(LEAF_MAX / 2),
-                ..Leaf::default()
-            };
-            moved.resum();
-            moved.main_max = leaf.main_max;
-            leaf.resum();
-            let first = moved.slots[0].key.clone();
-            (moved, first)
-        };
-        let branch = &mut self.branches[at.branch];
-        branch.leaves.insert(at.leaf + 1, moved);
-        branch.firsts.insert(at.leaf + 1, first);
-        if branch.leaves.len() > BRANCH_MAX {
-            let keep = if at.leaf + 2 == branch.leaves.len() {
-                BRANCH_MAX
-            } else {
-                BRANCH_MAX / 2
-            };
-            let leaves = branch.leaves.split_off(keep);
-            let firsts = branch.firsts.split_off(keep);
-            self.firsts.insert(at.branch + 1, firsts[0].clone());
-            self.branches
-                .insert(at.branch + 1, Branch { firsts, leaves });
-        }
-        self.find(key).unwrap_or_else(|at| at)
+        let id = self.slots.insert(slot);
+        self.by_hash.insert(key, id);
+        self.order.insert(id, &mut self.slots);
     }
 
     /// Puts a record that a reader had to fetch back into memory, if its key still has it as the
     /// newest change.
     pub(crate) fn refill(&mut self, key: &[u8], revision: Revision, record: &Value) {
-        let Ok(at) = self.find(key) else { return };
-        let slot = &mut self.branches[at.branch].leaves[at.leaf].slots[at.slot];
+        let Some(id) = self.find(key) else { return };
+        let slot = self.slots.slot_mut(id.0);
         if slot.revision() == revision
             && matches!(slot.latest, Latest::Gone(len) if len as usize == record.len())
         {
@@ -678,29 +536,16 @@ impl Index {
     /// Lets go of records until at most `budget` bytes are kept, in at most `steps` steps.
     pub(crate) fn evict(&mut self, budget: usize, steps: usize) {
         for _ in 0..steps {
-            if self.cached <= budget {
+            if self.cached <= budget || self.slots.len() == 0 {
                 return;
             }
-            let mut hand = self.hand;
-            if hand.branch >= self.branches.len()
-                || hand.leaf >= self.branches[hand.branch].leaves.len()
-            {
-                hand = Position::default();
-            }
-            let Some(at) = self
-                .settle(hand)
-                .or_else(|| self.settle(Position::default()))
-            else {
-                return;
-            };
-            self.hand = Position {
-                slot: at.slot + 1,
-                ..at
-            };
-            let slot = &mut self.branches[at.branch].leaves[at.leaf].slots[at.slot];
-            if !std::mem::replace(slot.used.get_mut(), false)
-                && let Latest::Cached(value) = &slot.latest
-            {
+            let id = self.hand % self.slots.len();
+            self.hand = id + 1;
+            let slot = self.slots.slot_mut(id as u32);
+            let mark = slot.mark.get_mut();
+            let used = *mark & USED != 0;
+            *mark &= !USED;
+            if !used && let Latest::Cached(value) = &slot.latest {
                 self.cached -= value.len();
                 slot.latest = Latest::Gone(value.len() as u32);
             }
@@ -716,57 +561,26 @@ impl Index {
         leaves: usize,
         kept: &mut u64,
     ) -> Option<Box<[u8]>> {
-        let mut at = Some(Position {
-            slot: 0,
-            ..self.lower_bound(from)
-        });
-        for _ in 0..leaves {
-            let Some(position) = at else { break };
-            let leaf = &mut self.branches[position.branch].leaves[position.leaf];
-            let before = leaf.slots.len();
-            leaf.slots.retain_mut(|slot| match slot.compact(rev) {
-                None => false,
+        let mut removed = Vec::new();
+        let slots = &mut self.slots;
+        let next = self.order.retain(from, leaves, slots, |slots, id| {
+            match slots.slot_mut(id).compact(rev) {
                 Some(n) => {
                     *kept += n as u64;
                     true
                 }
-            });
-            let removed = before - leaf.slots.len();
-            if leaf.slots.capacity() > 2 * leaf.slots.len().max(4) {
-                leaf.slots.shrink_to_fit();
+                None => {
+                    removed.push(id);
+                    false
+                }
             }
-            self.keys -= removed;
-            at = self.next_leaf(position);
+        });
+        self.keys -= removed.len();
+        for id in removed {
+            let key = std::mem::take(&mut self.slots.slot_mut(id).key);
+            self.by_hash.remove(&key, id);
+            self.slots.remove(id);
         }
-        let next = at.map(|position| self.leaf_first(position).into());
-        self.drop_empty(from, at);
         next
-    }
-
-    /// Removes the empty leaves between `from` and `end`, and branches that lost all of theirs.
-    fn drop_empty(&mut self, from: &[u8], end: Option<Position>) {
-        let first = self.lower_bound(from).branch;
-        let last = end.map_or(self.branches.len() - 1, |end| end.branch);
-        for branch in (first..=last).rev() {
-            let Branch { firsts, leaves } = &mut self.branches[branch];
-            let mut keep = leaves.iter().map(|leaf| !leaf.slots.is_empty());
-            firsts.retain(|_| keep.next().unwrap_or(true));
-            leaves.retain(|leaf| !leaf.slots.is_empty());
-            if leaves.is_empty() {
-                self.branches.remove(branch);
-                self.firsts.remove(branch);
-            }
-        }
-        if self.branches.is_empty() {
-            let leaves = vec![Leaf::default()];
-            self.branches.push(Branch {
-                firsts: vec![Box::default()],
-                leaves,
-            });
-            self.firsts.push(Box::default());
-        }
-        // The first separators must lie below every key.
-        self.firsts[0] = Box::default();
-        self.branches[0].firsts[0] = Box::default();
     }
 }

@@ -76,7 +76,7 @@ impl Writing<'_> {
         let revision = self.next();
         let found = self.state.index.find(key);
         let (create, version, lease_before) = match found {
-            Ok(at) => {
+            Some(at) => {
                 let slot = self.state.index.slot(at);
                 if slot.is_live() {
                     (slot.create, slot.version + 1, slot.lease)
@@ -84,7 +84,7 @@ impl Writing<'_> {
                     (revision.main, 1, 0)
                 }
             }
-            Err(_) => (revision.main, 1, 0),
+            None => (revision.main, 1, 0),
         };
         let modified = revision.main;
         let kv = KeyValue {
@@ -107,8 +107,8 @@ impl Writing<'_> {
             lease,
         };
         match found {
-            Ok(at) => self.state.index.update(at, change),
-            Err(at) => self.state.index.insert(at, key, change),
+            Some(at) => self.state.index.update(at, change),
+            None => self.state.index.insert(key, change),
         }
         if lease_before != lease {
             self.state.leases.detach(lease_before, key);
@@ -120,7 +120,7 @@ impl Writing<'_> {
     /// Deletes the keys of a span in key order; returns how many there were.
     pub(crate) fn delete(&mut self, span: Span<'_>) -> i64 {
         let mut deleted = 0;
-        for at in self.state.index.positions(span) {
+        for at in self.state.index.found(span) {
             let slot = self.state.index.slot(at);
             if !slot.is_live() {
                 continue;

@@ -42,6 +42,8 @@ pub struct Config {
     pub quota_bytes: Option<u64>,
     /// Bytes of newest records that are kept in memory.
     pub value_budget: usize,
+    /// Makes collisions in the index unpredictable for clients; any number.
+    pub hash_seed: u64,
     /// Smallest TTL of a lease, in seconds.
     pub lease_ttl_min: i64,
     /// Store checkpoints also while the cluster version is below 3.6.
@@ -58,6 +60,7 @@ impl Default for Config {
             member: MemberId(0),
             quota_bytes: Some(2 << 30),
             value_budget: 128 << 20,
+            hash_seed: 0,
             lease_ttl_min: 2,
             lease_checkpoint_persist: false,
             learners_max: 1,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use api::Error;
 use api::pb::etcdserverpb::RangeRequest;
 use api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
+use smallvec::SmallVec;
 use storage::backend::{Reader, Value};
 
 use crate::fatal::{Fatal, ReadError};
@@ -188,7 +189,7 @@ impl Walk {
 }
 
 /// Writes the keys of a span that a reader at `rev` sees, as fields `kvs`, until about `max`
-/// bytes are written or `left` keys; returns where to go on.
+/// bytes are written or `left` keys; returns where to go on. The span is more than a single key.
 fn emit(
     state: &State,
     span: Span<'_>,
@@ -197,18 +198,34 @@ fn emit(
     (out, max): (&mut Vec<u8>, usize),
     gaps: &mut Vec<Gap>,
 ) -> Option<Box<[u8]>> {
-    let begin = out.len();
-    for (step, slot) in state.index.span(span).enumerate() {
-        if *left == 0 {
-            return None;
+    let end = out.len().saturating_add(max);
+    let mut steps = 0;
+    for run in state.index.runs(span) {
+        // First only look at the slots: the processor fetches them, and the beginnings of their
+        // records, side by side.
+        let mut touched = 0;
+        let mut seen: SmallVec<[Seen<'_>; 64]> = SmallVec::new();
+        for &id in run {
+            if let Some(one) = state.index.run_slot(id).at(rev) {
+                touched ^= one
+                    .cached()
+                    .and_then(|record| record.first().copied())
+                    .unwrap_or(0);
+                seen.push(one);
+            }
         }
-        if step == CHUNK_STEPS || out.len() - begin >= max {
-            return Some(slot.key.clone());
-        }
-        if let Some(seen) = slot.at(rev) {
-            emit_one(&seen, out, gaps);
+        std::hint::black_box(touched);
+        for one in &seen {
+            if *left == 0 {
+                return None;
+            }
+            if steps >= CHUNK_STEPS || out.len() >= end {
+                return Some(one.slot.key.clone());
+            }
+            emit_one(one, out, gaps);
             *left -= 1;
         }
+        steps += run.len();
     }
     None
 }

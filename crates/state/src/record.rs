@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use storage::backend::Value;
 
+use crate::index::SUB_MAX;
 use crate::wire::{self, Content, Fields};
 
 /// Where a change stands: the main revision of its request, and its place in it.
@@ -54,7 +55,7 @@ impl Revision {
         Some((
             Revision {
                 main,
-                sub: u32::try_from(sub).ok()?,
+                sub: u32::try_from(sub).ok().filter(|&sub| sub <= SUB_MAX)?,
             },
             tombstone,
         ))

@@ -86,7 +86,7 @@ impl Machine {
         config: Config,
     ) -> Result<Opened, OpenError> {
         let mut state = State {
-            index: Index::new(),
+            index: Index::new(config.hash_seed),
             revision: 1,
             compacted: -1,
             finished: -1,
@@ -229,8 +229,8 @@ fn restore_keys(reader: &Reader, state: &mut State) -> Result<(), Fatal> {
             }
         };
         match index.find(kv.key) {
-            Ok(position) => index.update(position, change),
-            Err(position) => index.insert(position, kv.key, change),
+            Some(id) => index.update(id, change),
+            None => index.insert(kv.key, change),
         }
         index.evict(*value_budget, 16);
         Ok(())

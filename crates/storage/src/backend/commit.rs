@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::layer::Layer;
 use super::{Applied, Bucket, Error, Pending, Shared};
 use crate::bolt;
 
@@ -56,25 +57,38 @@ impl Committer {
         if self.shared.failed.load(Ordering::Acquire) {
             return Err(Error::Failed);
         }
-        let (layer, pending) = {
-            let mut overlay = self.shared.overlay.write();
-            if overlay.open.is_empty() {
-                return Ok(Committed {
-                    ops: 0,
-                    durable: self.durable,
-                });
-            }
-            let mut layer = std::mem::take(&mut overlay.open);
-            layer.seal();
-            let layer = Arc::new(layer);
-            overlay.committing = Some(layer.clone());
-            (layer, self.shared.pending())
+        let Some((layer, pending)) = self.seal() else {
+            return Ok(Committed {
+                ops: 0,
+                durable: self.durable,
+            });
         };
         if let Err(source) = self.write(&layer) {
             self.shared.failed.store(true, Ordering::Release);
             return Err(Error::Commit { source });
         }
         self.durable = layer.applied().unwrap_or(self.durable);
+        self.drop_committed(pending);
+        Ok(Committed {
+            ops: pending.ops,
+            durable: self.durable,
+        })
+    }
+
+    /// Makes the open batch the committing one; `None` when it is empty.
+    pub(super) fn seal(&self) -> Option<(Arc<Layer>, Pending)> {
+        let mut overlay = self.shared.overlay.write();
+        if overlay.open.is_empty() {
+            return None;
+        }
+        let mut layer = std::mem::take(&mut overlay.open);
+        layer.seal();
+        let layer = Arc::new(layer);
+        overlay.committing = Some(layer.clone());
+        Some((layer, self.shared.pending()))
+    }
+
+    pub(super) fn drop_committed(&self, pending: Pending) {
         let done = {
             let mut overlay = self.shared.overlay.write();
             self.shared.ops.fetch_sub(pending.ops, Ordering::Relaxed);
@@ -85,13 +99,9 @@ impl Committer {
         };
         // The values are freed here, outside the lock.
         drop(done);
-        Ok(Committed {
-            ops: pending.ops,
-            durable: self.durable,
-        })
     }
 
-    fn write(&self, layer: &super::Layer) -> Result<(), bolt::Error> {
+    pub(super) fn write(&self, layer: &Layer) -> Result<(), bolt::Error> {
         let mut tx = self.shared.db.begin_write()?;
         #[cfg(feature = "plant-split-applied-index")]
         {

@@ -84,30 +84,22 @@ impl Layer {
         limit: usize,
     ) -> (Vec<Write>, bool) {
         let inside = |key: &[u8]| end.is_none_or(|end| key < end);
-        let mut writes: Vec<Write> = Vec::new();
-        let mut more = false;
-        for (key, value) in self.buckets[bucket as usize].iter_from(begin) {
-            if !inside(key) {
-                break;
+        let writes = self.buckets[bucket as usize].iter_from(begin);
+        let writes = writes.take_while(|(key, _)| inside(key));
+        let copied = writes.map(|(key, value)| (key.clone(), value.clone()));
+        let mut copied: Vec<Write> = match self.applied {
+            Some(applied) if bucket == Bucket::Meta => {
+                let records = applied_records(applied).map(|(key, value)| (key, Some(value)));
+                let records = records.into_iter().filter(|(key, _)| inside(key));
+                let mut all: BTreeMap<Key, Option<Value>> = copied.collect();
+                all.extend(records.filter(|(key, _)| key[..] >= *begin));
+                all.into_iter().take(limit.saturating_add(1)).collect()
             }
-            if writes.len() == limit {
-                more = true;
-                break;
-            }
-            writes.push((key.clone(), value.clone()));
-        }
-        if bucket == Bucket::Meta
-            && let Some(applied) = self.applied
-        {
-            for (key, value) in applied_records(applied) {
-                if key[..] >= *begin && inside(&key) {
-                    writes.retain(|write| write.0 != key);
-                    writes.push((key, Some(value)));
-                }
-            }
-            writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        }
-        (writes, more)
+            _ => copied.take(limit.saturating_add(1)).collect(),
+        };
+        let more = copied.len() > limit;
+        copied.truncate(limit);
+        (copied, more)
     }
 
     /// The writes to a bucket in key order.

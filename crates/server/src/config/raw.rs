@@ -88,7 +88,7 @@ impl Raw {
     }
 
     /// Nanoseconds.
-    pub(super) fn duration_ns(&self, name: &str) -> i64 {
+    pub(crate) fn duration_ns(&self, name: &str) -> i64 {
         match &self.values[at(name)] {
             Value::Duration(value) => *value,
             other => unreachable!("--{name} is not a duration: {other:?}"),

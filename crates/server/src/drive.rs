@@ -1,0 +1,192 @@
+//! Threads: which part of the member runs where, and how batches pass between them.
+//!
+//! ```text
+//!   net threads ──proposals, reads──▶ core ──batches──▶ WAL thread
+//!        ▲                             │  ◀──persisted──┘
+//!        └────────── results ──────────┤
+//!        ▲                             ├──dirty, snapshot──▶ commit thread
+//!        ├── hashes ── hashing thread  └──compaction──▶ sweep thread ── done ──▶ net threads
+//! ```
+//!
+//! One owner per state: the core owns node and machine; the WAL belongs to whoever writes the one
+//! batch under way; the committer to the commit thread; the sweep to its own. Every hop carries a
+//! batch, and a wake-up is sent only to a sleeper.
+
+pub(crate) mod commit;
+pub(crate) mod core;
+pub(crate) mod entry;
+pub(crate) mod hashing;
+pub(crate) mod mailbox;
+pub(crate) mod persist;
+pub(crate) mod post;
+pub(crate) mod start;
+pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod sweep;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::ids::{ClusterId, MemberId};
+use api::pb::etcdserverpb as pb;
+use api::pb::etcdserverpb::alarm_request::AlarmAction;
+use node::ids::RequestIds;
+use node::machine::Proposal;
+use prost::Message;
+use state::{Header, View};
+use storage::log::EntryKind;
+
+use self::commit::ToCommit;
+use self::core::ToCore;
+use self::hashing::ToHash;
+use self::mailbox::Mailbox;
+use self::post::{DESK, Desk, token};
+use self::status::Status;
+use self::sweep::ToSweep;
+use crate::metrics::Metrics;
+
+/// The bounds of requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// `--max-request-bytes`
+    pub(crate) request_bytes_max: usize,
+    /// `--max-txn-ops`
+    pub(crate) txn_ops_max: usize,
+    /// `--quota-backend-bytes` as it is in force; 0 for none.
+    pub(crate) quota_bytes: u64,
+}
+
+/// What all threads may read, and the mailboxes through which they ask for everything else.
+pub(crate) struct Shared {
+    pub(crate) member: MemberId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) view: View,
+    pub(crate) status: Status,
+    pub(crate) request_ids: Arc<RequestIds>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) core: Arc<Mailbox<ToCore>>,
+    pub(crate) commits: Arc<Mailbox<ToCommit>>,
+    pub(crate) sweep: Arc<Mailbox<ToSweep>>,
+    pub(crate) hashing: Arc<Mailbox<ToHash>>,
+    pub(crate) desk: Arc<Desk>,
+    /// Set by whoever makes the open batch dirty and tells the commit thread, cleared by it.
+    pub(crate) commit_due: AtomicBool,
+    /// This member's NOSPACE alarm is on its way, or raised.
+    pub(crate) no_space_raised: AtomicBool,
+}
+
+impl Shared {
+    /// The header of an answer that is made now.
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            cluster: self.cluster,
+            member: self.member,
+            term: self.status.term(),
+        }
+    }
+
+    /// Tells the commit thread that there is something to commit, once per batch.
+    pub(crate) fn hand_to_commit(&self) {
+        if !self.commit_due.swap(true, Ordering::AcqRel) {
+            self.commits.push(ToCommit::Dirty);
+        }
+    }
+
+    /// The cluster agreed on a version, or had one at boot.
+    pub(crate) fn on_cluster_version(&self, version: &str) {
+        self.status.set_capable();
+        let short: Vec<&str> = version.split('.').take(2).collect();
+        self.metrics.cluster_version.with([&short.join(".")]).set(1);
+    }
+
+    /// The set of alarms changed.
+    pub(crate) fn on_alarms(&self) {
+        let mine = |alarm: &pb::AlarmMember| {
+            alarm.member_id == self.member.0 && alarm.alarm == pb::AlarmType::Nospace as i32
+        };
+        self.no_space_raised
+            .store(self.view.alarms(0).iter().any(mine), Ordering::Release);
+    }
+
+    /// Proposes this member's NOSPACE alarm; nobody waits for it.
+    pub(crate) fn raise_no_space(&self) {
+        if self.no_space_raised.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::warn!(
+            quota_bytes = self.limits.quota_bytes,
+            in_use_bytes = self.view.db_size_in_use(),
+            "the database is full; raising the NOSPACE alarm"
+        );
+        let alarm = pb::AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.member.0,
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        let id = self.request_ids.next();
+        let data = entry::encode(entry::ALARM, &alarm.encode_to_vec(), id);
+        let proposal = Proposal {
+            id,
+            kind: EntryKind::Normal,
+            data,
+            token: token(DESK, usize::MAX >> 8),
+        };
+        self.core.push(ToCore::Propose(vec![proposal]));
+    }
+
+    /// The answer to `Maintenance.Status`.
+    pub(crate) fn status_response(&self) -> pb::StatusResponse {
+        let members = self.view.members();
+        let leader = self.status.leader();
+        let mut errors = Vec::new();
+        if leader.is_none() {
+            errors.push(api::Error::NoLeader.message().to_owned());
+        }
+        errors.extend(self.view.alarms(0).iter().map(|alarm| alarm_text(alarm)));
+        let downgrade = members.downgrade();
+        pb::StatusResponse {
+            header: Some(self.header().message(self.view.revision())),
+            version: api::version::SERVER.to_owned(),
+            db_size: self.view.db_size() as i64,
+            leader: leader.map_or(0, |leader| leader.0),
+            raft_index: self.status.committed().0,
+            raft_term: self.status.term().0,
+            raft_applied_index: self.view.applied().index.0,
+            errors,
+            db_size_in_use: self.view.db_size_in_use() as i64,
+            is_learner: self.is_learner(),
+            storage_version: self.storage_version(),
+            db_size_quota: self.limits.quota_bytes as i64,
+            downgrade_info: Some(pb::DowngradeInfo {
+                enabled: downgrade.enabled,
+                target_version: downgrade.target_version.clone(),
+            }),
+        }
+    }
+
+    /// Whether this member does not vote yet.
+    pub(crate) fn is_learner(&self) -> bool {
+        let members = self.view.members();
+        members
+            .member(self.member)
+            .is_some_and(|member| member.is_learner)
+    }
+
+    /// The version of the database's schema, empty when it has none.
+    pub(crate) fn storage_version(&self) -> String {
+        match self.view.storage_version() {
+            Ok(version) => version.unwrap_or_default(),
+            Err(error) => stop::fatal("read the storage version", &error),
+        }
+    }
+}
+
+/// An alarm in the text form of its message.
+fn alarm_text(alarm: &pb::AlarmMember) -> String {
+    let kind = pb::AlarmType::try_from(alarm.alarm).map_or_else(
+        |_| alarm.alarm.to_string(),
+        |kind| kind.as_str_name().to_owned(),
+    );
+    format!("memberID:{} alarm:{kind}", alarm.member_id)
+}

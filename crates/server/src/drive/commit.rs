@@ -1,0 +1,121 @@
+//! The commit thread: batches into the bolt file, and raft snapshots, which need one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use node::member::{self, Snapshot};
+use storage::backend::Committer;
+use storage::datadir::DataDir;
+use storage::fs::Fs;
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::core::ToCore;
+use super::mailbox::Mailbox;
+use super::persist::WalSlot;
+use super::stop::fatal;
+
+/// What the commit thread is told.
+pub(crate) enum ToCommit {
+    /// The open batch has its first writes: commit within the interval.
+    Dirty,
+    /// The open batch is large: commit at once.
+    Full,
+    /// Commit, then say so.
+    Now(oneshot::Sender<()>),
+    /// Write a raft snapshot.
+    Snapshot(Snapshot),
+    /// Commit and end.
+    Stop,
+}
+
+pub(crate) struct CommitThread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: Arc<Mailbox<ToCommit>>,
+    pub(crate) committer: Committer,
+    pub(crate) wal: Arc<WalSlot>,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: DataDir,
+    /// `.snap` files and WAL segments to keep; 0 keeps all.
+    pub(crate) snaps_max: usize,
+    pub(crate) wals_max: usize,
+    pub(crate) core: Arc<Mailbox<ToCore>>,
+    /// `--backend-batch-interval`
+    pub(crate) interval: Duration,
+}
+
+impl CommitThread {
+    pub(crate) fn run(mut self) {
+        let mut due: Option<Instant> = None;
+        let mut messages = Vec::new();
+        loop {
+            if !self.inbox.wait(&mut messages, due) {
+                due = None;
+                self.commit();
+            }
+            for message in messages.drain(..) {
+                match message {
+                    ToCommit::Dirty => {
+                        due.get_or_insert_with(|| Instant::now() + self.interval);
+                    }
+                    ToCommit::Full => {
+                        due = None;
+                        self.commit();
+                    }
+                    ToCommit::Now(done) => {
+                        self.commit();
+                        // Whoever asked may have given up.
+                        let _ = done.send(());
+                    }
+                    ToCommit::Snapshot(snapshot) => self.snapshot(&snapshot),
+                    ToCommit::Stop => {
+                        self.commit();
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        self.shared.commit_due.store(false, Ordering::Release);
+        let begin = Instant::now();
+        match self.committer.commit() {
+            Ok(committed) if committed.ops > 0 => {
+                self.shared
+                    .metrics
+                    .backend_commit
+                    .observe_seconds(begin.elapsed());
+            }
+            Ok(_) => {}
+            Err(error) => fatal("commit to the database", &error),
+        }
+        self.core.unpark();
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) {
+        let begin = Instant::now();
+        let saved = snapshot
+            .commit(&mut self.committer)
+            .and_then(|()| snapshot.save(&*self.fs, &self.dir))
+            .and_then(|()| snapshot.record(&mut self.wal.lock()));
+        if let Err(error) = saved {
+            fatal("save a snapshot", &error);
+        }
+        self.shared
+            .metrics
+            .snap_save
+            .observe_seconds(begin.elapsed());
+        let (index, term) = (snapshot.meta.index.0, snapshot.meta.term.0);
+        tracing::info!(index, term, "saved a snapshot");
+        match member::purge(&*self.fs, &self.dir, self.snaps_max, self.wals_max) {
+            Ok(removed) => removed
+                .iter()
+                .for_each(|name| tracing::info!(name, "purged a file")),
+            // Old files do no harm; the next snapshot tries again.
+            Err(error) => tracing::warn!(%error, "cannot purge old files"),
+        }
+        self.core.push(ToCore::SnapshotTaken(snapshot.meta.index));
+    }
+}

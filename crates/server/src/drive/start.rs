@@ -1,0 +1,156 @@
+//! From an open member to running threads, and back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use node::member::Member;
+use storage::fs::Fs;
+
+use super::commit::{CommitThread, ToCommit};
+use super::core::{Core, ToCore};
+use super::hashing::{HashThread, ToHash};
+use super::mailbox::Mailbox;
+use super::persist::{Job, WalSlot};
+use super::post::{Mail, Post};
+use super::status::Status;
+use super::sweep::{SweepThread, ToSweep};
+use super::{Limits, Shared};
+use crate::config::Config;
+use crate::front;
+use crate::metrics::Metrics;
+
+/// The threads of a member, without those of the network.
+pub(crate) struct Drive {
+    pub(crate) shared: Arc<Shared>,
+    wal: Arc<WalSlot>,
+    core: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+    wal_thread: JoinHandle<()>,
+    commit: JoinHandle<()>,
+}
+
+/// Starts the threads of a member; its results go to `mailboxes`, one for each net thread.
+///
+/// # Errors
+/// A thread could not be started.
+pub(crate) fn start(
+    member: Member,
+    fs: Arc<dyn Fs>,
+    config: &Config,
+    metrics: Arc<Metrics>,
+    mailboxes: Vec<front::Mailbox<Mail>>,
+) -> io::Result<Drive> {
+    let shared = Arc::new(share(&member, config, Arc::clone(&metrics)));
+    if let Some(version) = member.view.members().cluster_version() {
+        shared.on_cluster_version(version);
+    }
+    let post = || Post::new(mailboxes.clone(), Arc::clone(&shared.desk));
+    let wal = Arc::new(WalSlot::new(member.wal, metrics));
+    let sweep = SweepThread {
+        shared: Arc::clone(&shared),
+        inbox: Arc::clone(&shared.sweep),
+        sweep: member.sweep,
+        commits: Arc::clone(&shared.commits),
+        post: post(),
+        pause: config.compaction.sleep,
+        waiting: Vec::new(),
+        finished: -1,
+    };
+    let hashing = HashThread {
+        shared: Arc::clone(&shared),
+        inbox: Arc::clone(&shared.hashing),
+        post: post(),
+    };
+    let commit = CommitThread {
+        shared: Arc::clone(&shared),
+        inbox: Arc::clone(&shared.commits),
+        committer: member.committer,
+        wal: Arc::clone(&wal),
+        fs,
+        dir: member.dir,
+        snaps_max: config.raft.snapshots_max.unwrap_or(0),
+        wals_max: config.raft.wals_max.unwrap_or(0),
+        core: Arc::clone(&shared.core),
+        interval: config.backend.batch_interval,
+    };
+    let core = Core {
+        shared: Arc::clone(&shared),
+        inbox: Arc::clone(&shared.core),
+        node: member.node,
+        machine: member.machine,
+        wal: Arc::clone(&wal),
+        commits: Arc::clone(&shared.commits),
+        post: post(),
+        tick: config.raft.heartbeat,
+        outputs: Vec::new(),
+        applied: Vec::new(),
+        batch_ops_max: config.backend.batch_ops_max,
+        slow_apply: config.slow.apply,
+        stopping: false,
+    };
+    let wal_thread = {
+        let (wal, inbox) = (Arc::clone(&wal), Arc::clone(&shared.core));
+        spawn("wal", move || wal.run(&inbox))?
+    };
+    Ok(Drive {
+        wal,
+        commit: spawn("commit", move || commit.run())?,
+        background: vec![
+            spawn("sweep", move || sweep.run())?,
+            spawn("hash", move || hashing.run())?,
+        ],
+        core: spawn("core", move || core.run())?,
+        wal_thread,
+        shared,
+    })
+}
+
+fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
+    Shared {
+        member: member.id,
+        cluster: member.cluster,
+        view: member.view.clone(),
+        status: Status::default(),
+        request_ids: Arc::clone(member.node.request_ids()),
+        limits: Limits {
+            request_bytes_max: config.limits.request_bytes_max,
+            txn_ops_max: config.limits.txn_ops_max,
+            quota_bytes: config.limits.quota_bytes.unwrap_or(0),
+        },
+        metrics,
+        core: Arc::new(Mailbox::new()),
+        commits: Arc::new(Mailbox::new()),
+        sweep: Arc::new(Mailbox::new()),
+        hashing: Arc::new(Mailbox::new()),
+        desk: Arc::default(),
+        commit_due: AtomicBool::new(false),
+        no_space_raised: AtomicBool::new(false),
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+impl Drive {
+    /// Ends every thread in the reverse order of what depends on it: when the core has ended,
+    /// nothing is proposed, applied or written any more, and the last commit takes everything.
+    pub(crate) fn stop(self) {
+        let join = |thread: JoinHandle<()>| {
+            if thread.join().is_err() {
+                tracing::error!("a thread panicked");
+            }
+        };
+        self.shared.core.push(ToCore::Stop);
+        join(self.core);
+        self.wal.queue.push(Job::Stop);
+        join(self.wal_thread);
+        self.shared.sweep.push(ToSweep::Stop);
+        self.shared.hashing.push(ToHash::Stop);
+        self.background.into_iter().for_each(join);
+        self.shared.commits.push(ToCommit::Stop);
+        join(self.commit);
+    }
+}

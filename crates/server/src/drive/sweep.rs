@@ -1,0 +1,127 @@
+//! The sweep thread: physical compaction in paced steps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use node::machine::Token;
+use state::{Step, Sweep};
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::commit::ToCommit;
+use super::mailbox::Mailbox;
+use super::post::{Mail, Post};
+use super::stop::fatal;
+
+/// How long to wait for readers that still need what is to be deleted.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the sweep thread is told.
+pub(crate) enum ToSweep {
+    /// A compaction was accepted.
+    Scheduled,
+    /// Send `answer` once the compaction at `revision` is carried out and committed.
+    Await {
+        revision: i64,
+        token: Token,
+        answer: Vec<u8>,
+    },
+    Stop,
+}
+
+pub(crate) struct SweepThread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: Arc<Mailbox<ToSweep>>,
+    pub(crate) sweep: Sweep,
+    pub(crate) commits: Arc<Mailbox<ToCommit>>,
+    pub(crate) post: Post,
+    /// `--compaction-sleep-interval`
+    pub(crate) pause: Duration,
+    pub(crate) waiting: Vec<(i64, Token, Vec<u8>)>,
+    pub(crate) finished: i64,
+}
+
+impl SweepThread {
+    pub(crate) fn run(mut self) {
+        let mut messages = Vec::new();
+        // A compaction that a crash interrupted goes on at once.
+        let mut next_step = Some(Instant::now());
+        let mut began: Option<Instant> = None;
+        loop {
+            if !self.inbox.wait(&mut messages, next_step) {
+                next_step = self.step(&mut began);
+            }
+            for message in messages.drain(..) {
+                match message {
+                    ToSweep::Scheduled => next_step = next_step.or_else(|| Some(Instant::now())),
+                    ToSweep::Await {
+                        revision,
+                        token,
+                        answer,
+                    } => {
+                        self.waiting.push((revision, token, answer));
+                        self.answer();
+                    }
+                    ToSweep::Stop => return,
+                }
+            }
+        }
+    }
+
+    /// Does one step; returns when the next one is due, or `None` when there is none.
+    fn step(&mut self, began: &mut Option<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        began.get_or_insert(now);
+        match self.sweep.step() {
+            Ok(Step::Idle) => {
+                *began = None;
+                None
+            }
+            Ok(Step::Blocked) => Some(now + BLOCKED_PAUSE),
+            Ok(Step::Worked { deleted }) => {
+                self.shared.metrics.compaction_keys.add(deleted as u64);
+                self.shared
+                    .metrics
+                    .compaction_pause
+                    .observe(now.elapsed().as_secs_f64() * 1e3);
+                self.shared.hand_to_commit();
+                Some(Instant::now() + self.pause)
+            }
+            Ok(Step::Finished { revision, .. }) => {
+                self.commit();
+                self.finished = revision;
+                if let Some(began) = began.take() {
+                    self.shared
+                        .metrics
+                        .compaction_total
+                        .observe(began.elapsed().as_secs_f64() * 1e3);
+                }
+                tracing::info!(revision, "finished a compaction");
+                self.answer();
+                Some(Instant::now())
+            }
+            Err(error) => fatal("compact the database", &error),
+        }
+    }
+
+    fn commit(&self) {
+        let (done, committed) = oneshot::channel();
+        self.commits.push(ToCommit::Now(done));
+        // The commit thread outlives this one; should it be gone, so is the process.
+        let _ = committed.blocking_recv();
+    }
+
+    fn answer(&mut self) {
+        let finished = self.finished;
+        let (ready, waiting) = self
+            .waiting
+            .drain(..)
+            .partition(|(revision, ..)| *revision <= finished);
+        self.waiting = waiting;
+        let ready: Vec<(i64, Token, Vec<u8>)> = ready;
+        for (_, token, answer) in ready {
+            self.post.put(Mail::Answer(token, Ok(answer)));
+        }
+        self.post.deliver();
+    }
+}

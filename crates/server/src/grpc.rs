@@ -1,0 +1,304 @@
+//! The gRPC services of one net thread.
+//!
+//! A request is decoded and checked here, then takes one of three ways: it is answered at once
+//! from the read view; it waits in this turn's batch of linearizable reads; or its bytes become a
+//! log entry in this turn's batch of proposals. Batches leave at the end of the turn, and their
+//! results come back as mail, for a slot that remembers the call.
+
+mod kv;
+mod lease;
+mod maintenance;
+mod membership;
+pub(crate) mod method;
+mod pending;
+
+use std::sync::Arc;
+
+use api::{Code, Error, Status};
+use bytes::Bytes;
+use node::machine::{Proposal, Token};
+use prost::Message;
+use state::{Header, ReadError, Reply};
+use storage::log::EntryKind;
+
+use crate::drive::Shared;
+use crate::drive::core::ToCore;
+use crate::drive::entry;
+use crate::drive::post::{Mail, slot_of, token};
+use crate::drive::stop::fatal;
+use crate::front::{CallId, Handler, Net, RequestHead};
+use crate::metrics::Method as Meter;
+use method::{METHODS, Rpc};
+use pending::{Pending, Read, Slots, Waiting};
+
+/// The services of one net thread: everything here belongs to it alone.
+pub(crate) struct Services {
+    shared: Arc<Shared>,
+    thread: u8,
+    slots: Slots,
+    proposals: Vec<Proposal>,
+    reads: Vec<Token>,
+    /// Answers are put together here before they are copied to their connection.
+    scratch: Vec<u8>,
+    /// The counters of each method, by [`Rpc`].
+    meters: Vec<Option<Meter>>,
+}
+
+impl Services {
+    pub(crate) fn new(shared: Arc<Shared>, thread: usize) -> Services {
+        let thread = u8::try_from(thread).expect("net threads are counted by a byte");
+        Services {
+            shared,
+            thread,
+            slots: Slots::default(),
+            proposals: Vec::new(),
+            reads: Vec::new(),
+            scratch: Vec::new(),
+            meters: METHODS
+                .iter()
+                .map(|method| Meter::from_path(method.path))
+                .collect(),
+        }
+    }
+
+    fn header(&self) -> Header {
+        self.shared.header()
+    }
+
+    /// What every call must pass before its request is looked at, in etcd's order.
+    fn admit(&self, head: &RequestHead) -> Result<(), Error> {
+        let status = &self.shared.status;
+        if !status.is_capable() {
+            return Err(Error::NotCapable);
+        }
+        if let Some(version) = &head.client_api_version
+            && std::str::from_utf8(version).is_err()
+        {
+            return Err(Error::InvalidClientAPIVersion);
+        }
+        if head.needs_leader && status.leader().is_none() {
+            return Err(Error::NoLeader);
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, net: &mut Net, waiting: Waiting, message: Bytes) -> Result<(), Status> {
+        match waiting.rpc {
+            Rpc::Range => self.range(net, waiting, message),
+            Rpc::Put => self.put(waiting, message),
+            Rpc::DeleteRange => self.delete_range(waiting, message),
+            Rpc::Txn => self.txn(net, waiting, message),
+            Rpc::Compact => self.compact(waiting, message),
+            Rpc::LeaseGrant => self.lease_grant(waiting, &message),
+            Rpc::LeaseRevoke => self.lease_revoke(waiting, message),
+            Rpc::LeaseLeases => self.lease_leases(net, waiting),
+            Rpc::MemberList => self.member_list(net, waiting, &message),
+            Rpc::Alarm => self.alarm(net, waiting, message),
+            Rpc::Status => self.status(net, waiting),
+            Rpc::Hash => self.hash(waiting),
+            Rpc::HashKv => self.hash_kv(waiting, &message),
+            Rpc::HealthCheck => self.health_check(net, waiting, &message),
+            Rpc::HealthList => self.health_list(net, waiting),
+            Rpc::HealthWatch => self.health_watch(net, waiting, &message),
+        }
+    }
+
+    /// Makes a log entry of a request's bytes; the call is answered when it is applied.
+    fn propose(
+        &mut self,
+        waiting: Waiting,
+        field: u32,
+        request: &[u8],
+        pending: impl FnOnce(Waiting) -> Pending,
+    ) -> Result<(), Status> {
+        let id = self.shared.request_ids.next();
+        let data = entry::encode(field, request, id);
+        if data.len() > self.shared.limits.request_bytes_max {
+            return Err(Error::RequestTooLarge.into());
+        }
+        let slot = self.slots.insert(pending(waiting));
+        let token = token(self.thread, slot);
+        self.proposals.push(Proposal {
+            id,
+            kind: EntryKind::Normal,
+            data,
+            token,
+        });
+        Ok(())
+    }
+
+    /// Serves a read now when this member may answer alone, or the client asked for that;
+    /// otherwise after a round that begins after now.
+    fn read(&mut self, net: &mut Net, waiting: Waiting, read: Read, local: bool) {
+        if local || self.shared.status.is_sole_leader() {
+            self.serve_read(net, waiting, read);
+            return;
+        }
+        let slot = self.slots.insert(Pending::Read(waiting, read));
+        self.reads.push(token(self.thread, slot));
+    }
+
+    fn serve_read(&mut self, net: &mut Net, waiting: Waiting, read: Read) {
+        let outcome = match read {
+            Read::Range(request) => self.serve_range(net, &waiting, &request),
+            Read::Txn(request) => self.serve_txn(net, &waiting, &request),
+            Read::MemberList => self.serve_member_list(net, &waiting),
+            Read::Alarms(kind) => self.serve_alarms(net, &waiting, kind),
+        };
+        if let Err(status) = outcome {
+            self.refuse(net, &waiting, status);
+        }
+    }
+
+    /// Sends a message that was put together in the scratch buffer.
+    fn send_scratch(&mut self, net: &mut Net, waiting: &Waiting) {
+        let scratch = &self.scratch;
+        net.reply_encoded(waiting.call, scratch.len(), |out| {
+            out.extend_from_slice(scratch)
+        });
+        self.count_sent(waiting);
+    }
+
+    fn count_sent(&self, waiting: &Waiting) {
+        if let Some(meter) = waiting.meter {
+            self.shared.metrics.grpc.sent(meter, 1);
+            self.shared.metrics.grpc.handled(meter, Code::Ok, 1);
+        }
+    }
+
+    fn send_message(&mut self, net: &mut Net, waiting: &Waiting, message: &impl Message) {
+        self.scratch.clear();
+        message.encode(&mut self.scratch).expect("a vector grows");
+        self.send_scratch(net, waiting);
+    }
+
+    fn send_reply(&mut self, net: &mut Net, waiting: &Waiting, reply: &Reply) {
+        self.scratch.clear();
+        reply.encode(&self.header(), &mut self.scratch);
+        self.send_scratch(net, waiting);
+    }
+
+    fn refuse(&mut self, net: &mut Net, waiting: &Waiting, status: impl Into<Status>) {
+        let status = status.into();
+        if let Some(meter) = waiting.meter {
+            self.shared.metrics.grpc.handled(meter, status.code, 1);
+        }
+        net.finish(waiting.call, status);
+    }
+
+    fn on_applied(&mut self, net: &mut Net, token: Token, outcome: Result<Reply, Error>) {
+        let Some(pending) = self.slots.remove(slot_of(token)) else {
+            return;
+        };
+        match (pending, outcome) {
+            (Pending::Compact(waiting, revision), Ok(reply)) => {
+                self.await_compaction(waiting, revision, &reply);
+            }
+            (pending, Ok(reply)) => self.send_reply(net, pending.waiting(), &reply),
+            (pending, Err(error)) => self.refuse(net, pending.waiting(), error),
+        }
+    }
+
+    fn on_answer(&mut self, net: &mut Net, token: Token, answer: Result<Vec<u8>, Status>) {
+        let Some(pending) = self.slots.remove(slot_of(token)) else {
+            return;
+        };
+        match answer {
+            Ok(message) => {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(&message);
+                self.send_scratch(net, pending.waiting());
+            }
+            Err(status) => self.refuse(net, pending.waiting(), status),
+        }
+    }
+}
+
+/// A request's message, or the status that its sender gets.
+fn decode<M: Message + Default>(message: impl bytes::Buf) -> Result<M, Status> {
+    M::decode(message).map_err(|error| {
+        Status::new(
+            Code::Internal,
+            format!("grpc: error unmarshalling request: {error}"),
+        )
+    })
+}
+
+/// What a client is told of a failed read; a broken state ends the process.
+fn refused(error: ReadError) -> Status {
+    match error {
+        ReadError::Refused(error) => error.into(),
+        ReadError::Broken(error) => fatal("read the state", &error),
+    }
+}
+
+impl Handler for Services {
+    type Mail = Mail;
+
+    fn on_unary(&mut self, net: &mut Net, call: CallId, head: &RequestHead, message: Bytes) {
+        let rpc = Rpc::of(head.method());
+        let waiting = Waiting {
+            call,
+            rpc,
+            meter: self.meters[rpc as usize],
+        };
+        if let Some(meter) = waiting.meter {
+            self.shared.metrics.grpc.started(meter, 1);
+            self.shared.metrics.grpc.received(meter, 1);
+        }
+        let refused = match self.admit(head) {
+            Ok(()) => self.serve(net, waiting, message).err(),
+            Err(error) => Some(error.into()),
+        };
+        if let Some(status) = refused {
+            self.refuse(net, &waiting, status);
+        }
+    }
+
+    fn on_open(
+        &mut self,
+        _net: &mut Net,
+        _call: CallId,
+        _head: &RequestHead,
+    ) -> Result<(), Status> {
+        Err(Status::new(Code::Unimplemented, "not a streaming method"))
+    }
+
+    fn on_message(&mut self, _net: &mut Net, _call: CallId, _message: Bytes) {}
+
+    fn on_half_close(&mut self, _net: &mut Net, _call: CallId) {}
+
+    /// The result still arrives, finds no call, and frees the slot.
+    fn on_cancel(&mut self, _net: &mut Net, _call: CallId) {}
+
+    fn on_turn_end(&mut self, _net: &mut Net) {
+        if !self.proposals.is_empty() {
+            let batch = std::mem::take(&mut self.proposals);
+            self.shared.core.push(ToCore::Propose(batch));
+        }
+        if !self.reads.is_empty() {
+            self.shared
+                .core
+                .push(ToCore::Read(std::mem::take(&mut self.reads)));
+        }
+    }
+
+    fn on_mail(&mut self, net: &mut Net, mail: &mut Vec<Mail>) {
+        for mail in mail.drain(..) {
+            match mail {
+                Mail::Applied(token, outcome) => self.on_applied(net, token, outcome),
+                Mail::ReadReady(token) => {
+                    if let Some(Pending::Read(waiting, read)) = self.slots.remove(slot_of(token)) {
+                        self.serve_read(net, waiting, read);
+                    }
+                }
+                Mail::Failed(token, error) => {
+                    if let Some(pending) = self.slots.remove(slot_of(token)) {
+                        self.refuse(net, pending.waiting(), error);
+                    }
+                }
+                Mail::Answer(token, answer) => self.on_answer(net, token, answer),
+            }
+        }
+    }
+}

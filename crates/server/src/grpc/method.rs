@@ -1,0 +1,49 @@
+//! The gRPC methods that exist, as data: the front end matches paths against this table.
+
+use crate::front::{Method, MethodId, MethodKind};
+
+macro_rules! methods {
+    ($($name:ident $kind:ident $path:literal;)*) => {
+        /// A method of one of the services.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub(crate) enum Rpc {
+            $($name,)*
+        }
+
+        /// What [`crate::front::Config::methods`] is told.
+        pub(crate) const METHODS: &[Method] = &[
+            $(Method { path: $path, kind: MethodKind::$kind },)*
+        ];
+
+        impl Rpc {
+            const ALL: &'static [Rpc] = &[$(Rpc::$name,)*];
+        }
+    };
+}
+
+methods! {
+    Range Unary "/etcdserverpb.KV/Range";
+    Put Unary "/etcdserverpb.KV/Put";
+    DeleteRange Unary "/etcdserverpb.KV/DeleteRange";
+    Txn Unary "/etcdserverpb.KV/Txn";
+    Compact Unary "/etcdserverpb.KV/Compact";
+    LeaseGrant Unary "/etcdserverpb.Lease/LeaseGrant";
+    LeaseRevoke Unary "/etcdserverpb.Lease/LeaseRevoke";
+    LeaseLeases Unary "/etcdserverpb.Lease/LeaseLeases";
+    MemberList Unary "/etcdserverpb.Cluster/MemberList";
+    Alarm Unary "/etcdserverpb.Maintenance/Alarm";
+    Status Unary "/etcdserverpb.Maintenance/Status";
+    Hash Unary "/etcdserverpb.Maintenance/Hash";
+    HashKv Unary "/etcdserverpb.Maintenance/HashKV";
+    HealthCheck Unary "/grpc.health.v1.Health/Check";
+    HealthList Unary "/grpc.health.v1.Health/List";
+    HealthWatch Unary "/grpc.health.v1.Health/Watch";
+}
+
+impl Rpc {
+    /// The row that the front end matched.
+    pub(crate) fn of(id: MethodId) -> Rpc {
+        Self::ALL[usize::from(id.0)]
+    }
+}

@@ -1,0 +1,62 @@
+//! Calls that wait for something, each in a slot whose number travels as the token.
+
+use api::pb::etcdserverpb::{RangeRequest, TxnRequest};
+use slab::Slab;
+
+use super::method::Rpc;
+use crate::front::CallId;
+use crate::metrics::Method as Meter;
+
+/// A call that was not answered yet.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) call: CallId,
+    pub(super) rpc: Rpc,
+    pub(super) meter: Option<Meter>,
+}
+
+/// A read, to be served when it may be.
+pub(super) enum Read {
+    Range(RangeRequest),
+    Txn(TxnRequest),
+    MemberList,
+    /// Alarms of a kind, 0 for all.
+    Alarms(i32),
+}
+
+/// What a slot remembers.
+pub(super) enum Pending {
+    /// Answered with the reply of its entry.
+    Write(Waiting),
+    /// A compaction whose sender waits for the deletions too; its revision.
+    Compact(Waiting, i64),
+    Read(Waiting, Read),
+    /// Answered by another thread, in encoded form.
+    Answer(Waiting),
+}
+
+impl Pending {
+    pub(super) fn waiting(&self) -> &Waiting {
+        match self {
+            Pending::Write(waiting)
+            | Pending::Compact(waiting, _)
+            | Pending::Read(waiting, _)
+            | Pending::Answer(waiting) => waiting,
+        }
+    }
+}
+
+/// All slots of a net thread. A slot is free again when its result came, which happens exactly
+/// once, also for a call that is gone.
+#[derive(Default)]
+pub(super) struct Slots(Slab<Pending>);
+
+impl Slots {
+    pub(super) fn insert(&mut self, pending: Pending) -> usize {
+        self.0.insert(pending)
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Pending> {
+        self.0.try_remove(slot)
+    }
+}

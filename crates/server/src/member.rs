@@ -1,0 +1,242 @@
+//! The member behind the sockets: boot, threads, services, endpoints, and their orderly end.
+
+mod view;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use node::boot::{InitialMember, InitialState};
+use node::member::{self, Member};
+use storage::backend;
+use storage::datadir::DataDir;
+use storage::fs::{Fs, RealFs};
+use storage::wal;
+
+use crate::config::{Config, Url};
+use crate::drive::Shared;
+use crate::drive::post::Mail;
+use crate::drive::start::{self, Drive};
+use crate::front::{self, Front, KeepAlive, Limits, Socket};
+use crate::grpc::Services;
+use crate::grpc::method::METHODS;
+use crate::http::{self, Routes, Server};
+use crate::listen::Sockets;
+use crate::metrics::Metrics;
+use crate::run::Running;
+use crate::shutdown::Stopper;
+use view::Probe;
+
+/// Net threads at most: more share little work and cost batching.
+const NET_THREADS_MAX: usize = 4;
+/// What a message may have beyond `--max-request-bytes`, as in etcd.
+const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
+/// How long calls may still take when the member stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Smallest lease in election timeouts.
+const LEASE_TTL_MIN_ELECTIONS: f64 = 1.5;
+/// How long a member may take to elect itself and publish; it depends on the disk alone.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// A member that did not become ready.
+#[derive(Debug)]
+struct NotReady;
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no leader after {} seconds", READY_LIMIT.as_secs())
+    }
+}
+
+impl Error for NotReady {}
+
+struct Serving {
+    drive: Drive,
+    front: Front<Mail>,
+    http: Arc<Server>,
+}
+
+/// Opens the data directory and serves clients; returns when the member is ready.
+///
+/// # Errors
+/// Whatever keeps it from serving.
+pub fn start(
+    config: &Config,
+    sockets: Sockets,
+    _stopper: Stopper,
+) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
+    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let member = Member::boot(&fs, &settings(config)?)?;
+    report(&member);
+    let metrics = Arc::new(Metrics::new(&config.gates, config.limits.quota_bytes));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
+    let drive = start::start(member, fs, config, Arc::clone(&metrics), mailboxes.clone())?;
+    wait_until_ready(&drive.shared)?;
+    let probe = Arc::new(Probe::new(Arc::clone(&drive.shared)));
+    let routes = Routes::new(Arc::clone(&probe) as _, metrics, config);
+    let http = Arc::new(Server::start(routes)?);
+    for listener in sockets.metrics {
+        http.listen_metrics(listener)?;
+    }
+    let front = serve(
+        config,
+        &drive.shared,
+        &http,
+        sockets.clients,
+        sockets.connections_max,
+        mailboxes,
+    )?;
+    probe.attach(front.stats().to_vec());
+    tracing::info!("ready to serve client requests");
+    for url in config
+        .listen
+        .client
+        .iter()
+        .filter(|url| !url.scheme().is_secure())
+    {
+        tracing::info!(
+            traffic = "grpc+http",
+            address = url.address(),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+    Ok(Box::new(Serving { drive, front, http }))
+}
+
+fn serve(
+    config: &Config,
+    shared: &Arc<Shared>,
+    http: &Arc<Server>,
+    listeners: Vec<front::Listener>,
+    connections_max: usize,
+    mailboxes: Vec<front::Mailbox<Mail>>,
+) -> io::Result<Front<Mail>> {
+    let foreign = {
+        let http = Arc::clone(http);
+        move |socket: Socket, read: Vec<u8>| {
+            let stream = match socket {
+                Socket::Tcp(stream) => http::Stream::Tcp(stream),
+                Socket::Unix(stream) => http::Stream::Unix(stream),
+            };
+            http.serve(stream, read);
+        }
+    };
+    let settings = front::Config {
+        limits: limits(config, connections_max),
+        methods: METHODS,
+        foreign: Some(Arc::new(foreign)),
+        // On plain ports etcd serves gRPC alone over HTTP/2.
+        bridge: None,
+    };
+    let shared = Arc::clone(shared);
+    front::start(settings, listeners, mailboxes, move |thread| {
+        Services::new(Arc::clone(&shared), thread)
+    })
+}
+
+impl Running for Serving {
+    fn stop(self: Box<Self>) {
+        self.front.drain(DRAIN_LIMIT);
+        if self.front.join().is_err() {
+            tracing::error!("a net thread panicked");
+        }
+        self.http.stop();
+        self.drive.stop();
+    }
+}
+
+fn settings(config: &Config) -> Result<member::Config, String> {
+    let initial = config.initial_cluster()?;
+    let text = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let election = config.raft.heartbeat * config.raft.election_ticks;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(member::Config {
+        dir: DataDir::new(&config.data_dir, config.wal_dir.as_deref()),
+        name: config.name.clone(),
+        initial_cluster: initial
+            .members
+            .iter()
+            .map(|(name, urls)| InitialMember {
+                name: name.clone(),
+                peer_urls: text(urls),
+            })
+            .collect(),
+        initial_token: config.cluster.token.clone(),
+        initial_state: if config.cluster.new {
+            InitialState::New
+        } else {
+            InitialState::Existing
+        },
+        client_urls: text(&config.cluster.advertise_client),
+        tick_ms: config.raft.heartbeat.as_millis() as u64,
+        election_ticks: config.raft.election_ticks as usize,
+        pre_vote: config.cluster.pre_vote,
+        seed: now.as_nanos() as u64 ^ u64::from(std::process::id()),
+        unix_ms: now.as_millis() as u64,
+        snapshot_count: config.raft.snapshot_entries,
+        catch_up_entries: config.raft.catchup_entries,
+        wal: wal::Options::default(),
+        backend: backend::Options::default(),
+        state: state::Config {
+            quota_bytes: config.limits.quota_bytes,
+            lease_ttl_min: (election.as_secs_f64() * LEASE_TTL_MIN_ELECTIONS).ceil() as i64,
+            compaction_batch: config.compaction.batch_limit,
+            ..state::Config::default()
+        },
+    })
+}
+
+fn limits(config: &Config, connections_max: usize) -> Limits {
+    let raw = &config.raw;
+    let duration = |flag| Duration::from_nanos(u64::try_from(raw.duration_ns(flag)).unwrap_or(0));
+    Limits {
+        message_bytes_max: config.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES,
+        concurrent_streams_max: config.limits.concurrent_streams_max,
+        connections_max,
+        keep_alive: KeepAlive {
+            interval: duration("grpc-keepalive-interval"),
+            timeout: duration("grpc-keepalive-timeout"),
+            min_time: duration("grpc-keepalive-min-time"),
+            strict: false,
+        },
+        ..Limits::default()
+    }
+}
+
+fn report(member: &Member) {
+    let report = &member.report;
+    tracing::info!(
+        "local-member-id" = %member.id,
+        "cluster-id" = %member.cluster,
+        "boot-case" = %report.case,
+        "applied-index" = report.database.0,
+        "snapshot-index" = report.snapshot.index.0,
+        "commit-index" = report.hard_state.commit.0,
+        "last-index" = report.last.0,
+        "opened the data directory"
+    );
+    if let Some(torn) = &report.torn {
+        tracing::warn!(
+            segment = %torn.segment.display(),
+            offset = torn.offset,
+            "cut off the incomplete end of the write-ahead log"
+        );
+    }
+}
+
+/// Waits until this member leads and has published itself.
+fn wait_until_ready(shared: &Shared) -> Result<(), NotReady> {
+    let deadline = Instant::now() + READY_LIMIT;
+    while !(shared.status.is_published() && shared.status.is_capable()) {
+        if Instant::now() > deadline {
+            return Err(NotReady);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}

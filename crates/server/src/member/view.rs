@@ -1,0 +1,159 @@
+//! The member as the HTTP endpoints see it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use api::ids::MemberId;
+use api::pb::etcdserverpb as pb;
+
+use crate::drive::Shared;
+use crate::drive::core::ToCore;
+use crate::drive::post::Outcome;
+use crate::front::{Stats, StatsSnapshot};
+use crate::http::{Alarm, Check, MemberView, RaftState, RaftStatus, Read};
+use crate::metrics::Metrics;
+
+/// A read that takes longer counts as slow; etcd asks the leader again then.
+const SLOW_READ_MS: u128 = 500;
+
+pub(super) struct Probe {
+    shared: Arc<Shared>,
+    /// The counters of the net threads, once they run.
+    stats: OnceLock<Vec<Arc<Stats>>>,
+}
+
+impl Probe {
+    pub(super) fn new(shared: Arc<Shared>) -> Probe {
+        Probe {
+            shared,
+            stats: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn attach(&self, stats: Vec<Arc<Stats>>) {
+        self.stats.get_or_init(|| stats);
+    }
+
+    /// Waits until a linearizable read may be served.
+    async fn confirm(&self) -> Result<(), String> {
+        if self.shared.status.is_sole_leader() {
+            return Ok(());
+        }
+        let (token, outcome) = self.shared.desk.open();
+        let begin = Instant::now();
+        self.shared.core.push(ToCore::Read(vec![token]));
+        let outcome = outcome.await;
+        if begin.elapsed().as_millis() > SLOW_READ_MS {
+            self.shared.metrics.slow_read_indexes.inc();
+        }
+        match outcome {
+            Ok(Outcome::ReadReady) => Ok(()),
+            Ok(Outcome::Failed(error)) => {
+                self.shared.metrics.read_indexes_failed.inc();
+                Err(error.to_string())
+            }
+            Err(_) => Err(api::Error::Stopped.to_string()),
+        }
+    }
+}
+
+impl MemberView for Probe {
+    fn cluster_version(&self) -> Option<String> {
+        self.shared
+            .view
+            .members()
+            .cluster_version()
+            .map(str::to_owned)
+    }
+
+    fn storage_version(&self) -> Option<String> {
+        Some(self.shared.storage_version()).filter(|version| !version.is_empty())
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        let kind = |alarm: &pb::AlarmMember| match pb::AlarmType::try_from(alarm.alarm) {
+            Ok(pb::AlarmType::Nospace) => Alarm::NoSpace,
+            Ok(pb::AlarmType::Corrupt) => Alarm::Corrupt,
+            _ => Alarm::Unknown(alarm.alarm),
+        };
+        self.shared.view.alarms(0).iter().map(kind).collect()
+    }
+
+    fn leader(&self) -> Option<MemberId> {
+        self.shared.status.leader()
+    }
+
+    fn is_learner(&self) -> bool {
+        self.shared.is_learner()
+    }
+
+    fn read(&self, read: Read) -> Check<'_> {
+        Box::pin(async move {
+            if read == Read::Linearizable {
+                self.confirm().await?;
+            }
+            let request = pb::RangeRequest {
+                key: "health".into(),
+                limit: 1,
+                keys_only: true,
+                ..Default::default()
+            };
+            match self.shared.view.range(&request) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
+    fn raft_status(&self) -> RaftStatus {
+        let status = &self.shared.status;
+        let leads = status.leader() == Some(self.shared.member);
+        RaftStatus {
+            member: self.shared.member,
+            term: status.term().0,
+            commit: status.committed().0,
+            applied: self.shared.view.applied().index.0,
+            leader: status.leader().unwrap_or_default(),
+            state: if leads {
+                RaftState::Leader
+            } else {
+                RaftState::Follower
+            },
+            ..RaftStatus::default()
+        }
+    }
+
+    fn refresh(&self, metrics: &Metrics) {
+        let shared = &self.shared;
+        let status = &shared.status;
+        metrics.has_leader.set(i64::from(status.leader().is_some()));
+        metrics
+            .is_leader
+            .set(i64::from(status.leader() == Some(shared.member)));
+        metrics.is_learner.set(i64::from(self.is_learner()));
+        metrics.proposals_committed.set_u64(status.committed().0);
+        metrics
+            .proposals_applied
+            .set_u64(shared.view.applied().index.0);
+        metrics.proposals_pending.set_u64(status.pending());
+        let seen = status.leader_changes();
+        metrics
+            .leader_changes
+            .add(seen.saturating_sub(metrics.leader_changes.value()));
+        metrics.current_revision.set(shared.view.revision());
+        metrics.compact_revision.set(shared.view.compact_revision());
+        metrics.keys.set_u64(shared.view.keys());
+        metrics.db_bytes.set_u64(shared.view.db_size());
+        metrics
+            .db_bytes_in_use
+            .set_u64(shared.view.db_size_in_use());
+        metrics.server_id.with([&shared.member.to_string()]).set(1);
+        let mut sum = StatsSnapshot::default();
+        for stats in self.stats.get().into_iter().flatten() {
+            sum.add(&stats.snapshot());
+        }
+        let (received, sent) = (&metrics.client_received_bytes, &metrics.client_sent_bytes);
+        received.add(sum.received_bytes.saturating_sub(received.value()));
+        sent.add(sum.sent_bytes.saturating_sub(sent.value()));
+    }
+}

@@ -14,10 +14,13 @@ use std::time::Duration;
 use crate::fs::{File, Fs, Open};
 
 const PAGE_BYTES: u64 = 4096;
-/// One step; the log's writes into the same file wait at most for one.
-const STEP_BYTES: usize = 256 << 10;
-/// Pause after each step, so that zeros take only a part of the disk's time.
-const PAUSE: Duration = Duration::from_millis(2);
+/// One write; the log's writes into the same file wait at most for one.
+const WRITE_BYTES: usize = 256 << 10;
+/// Writes between two syncs: each sync makes the log's next one slower, as both go through the
+/// file system's journal, so they are few.
+const WRITES_PER_SYNC: usize = 4;
+/// Pause after each sync, so that zeros take only a part of the disk's time.
+const PAUSE: Duration = Duration::from_millis(16);
 /// The frontier of a file that must not be touched any more.
 const CLOSED: u64 = u64::MAX;
 
@@ -59,8 +62,8 @@ impl Frontier {
         *self.lock() = CLOSED;
     }
 
-    /// Writes one step of zeros; `false` when there is nothing left to do.
-    fn step(&self, file: &dyn File, zeros: &[u8], end: u64) -> std::io::Result<bool> {
+    /// Writes some zeros; `false` when there is nothing left to do.
+    fn fill(&self, file: &dyn File, zeros: &[u8], end: u64) -> std::io::Result<bool> {
         let mut line = self.lock();
         if *line >= end {
             return Ok(false);
@@ -129,7 +132,7 @@ impl Drop for ZeroAhead {
 }
 
 fn run(queue: &Receiver<Job>) {
-    let zeros = vec![0; STEP_BYTES];
+    let zeros = vec![0; WRITE_BYTES];
     let mut waiting = std::collections::VecDeque::new();
     loop {
         if waiting.is_empty() {
@@ -144,9 +147,14 @@ fn run(queue: &Receiver<Job>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         if let Some(job) = waiting.front() {
-            let step = job.frontier.step(&*job.file, &zeros, job.end);
             // Zeros that cannot be written are not missed: the log meets the same error itself.
-            let go_on = matches!(step, Ok(true)) && job.file.sync_data().is_ok();
+            let fill = || {
+                job.frontier
+                    .fill(&*job.file, &zeros, job.end)
+                    .unwrap_or(false)
+            };
+            let more = (0..WRITES_PER_SYNC).all(|_| fill());
+            let go_on = job.file.sync_data().is_ok() && more;
             if !go_on {
                 waiting.pop_front();
             }

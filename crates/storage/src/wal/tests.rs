@@ -10,6 +10,7 @@ use crate::simfs::{Faults, Rng, SimFs};
 mod crash;
 mod damage;
 mod golden;
+mod real;
 
 fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text

@@ -45,6 +45,9 @@ pub struct Config {
     pub cluster_version: Option<String>,
     /// Index of the last snapshot in the WAL.
     pub snapshot_index: LogIndex,
+    /// What the state had applied at boot. It may be ahead of the known commit index; entries up
+    /// to here come again and are skipped.
+    pub state_index: LogIndex,
     /// Shared with whoever encodes requests.
     pub request_ids: Arc<RequestIds>,
 }
@@ -465,7 +468,8 @@ impl Node {
     fn snapshot_is_due(&self) -> bool {
         let since = self.apply.applied.0 - self.snapshots.last.0;
         let due = since > self.config.snapshot_count || self.snapshots.forced && since > 0;
-        due && !self.snapshots.under_way
+        let caught_up = self.apply.applied >= self.config.state_index;
+        due && caught_up && !self.snapshots.under_way
     }
 
     fn emit_snapshot(&mut self, outputs: &mut Vec<Output>) {

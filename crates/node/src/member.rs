@@ -314,6 +314,7 @@ fn assemble(
         version: machine::cluster_version_of(api::version::SERVER),
         cluster_version: members.cluster_version().map(str::to_owned),
         snapshot_index: snapshot.index,
+        state_index: report.database,
         request_ids: Arc::new(RequestIds::new(id, config.unix_ms)),
     };
     let restored = Restored {

@@ -22,8 +22,6 @@ pub struct Ledger {
     /// The replay of the log up to `applied`.
     model: Model,
     applied: u64,
-    /// The log begins with members that boot wrote itself.
-    begun: bool,
     pub acknowledgements: u64,
 }
 
@@ -81,12 +79,6 @@ impl Ledger {
         self.shown_revision = self.shown_revision.max(revision);
     }
 
-    /// A member wrote its initial members as the first entries of an empty log.
-    pub fn on_begun(&mut self) {
-        self.log.clear();
-        self.begun = true;
-    }
-
     /// A member booted: its log holds `entries` after `before`, its database is at `database`.
     pub fn on_boot(&mut self, before: u64, entries: &[Entry], database: u64) -> Result<(), Broken> {
         let last = entries.last().map_or(before, |entry| entry.index.0);
@@ -109,17 +101,17 @@ impl Ledger {
                     return Err(broken!("acknowledged entry {index} is another one now"));
                 }
                 Some(_) => return Err(broken!("entry {index} is not what the log was given last")),
-                None if self.begun && entry.kind == EntryKind::ConfChange => {
+                None if acknowledged == 0 && entry.kind == EntryKind::ConfChange => {
+                    // Boot wrote the initial members itself, in this life or one that died.
                     self.log.insert(index, entry.clone());
                 }
                 None => return Err(broken!("entry {index} was never given to the log")),
             }
         }
-        self.begun = false;
         self.log.split_off(&(last + 1));
         self.model = Model::default();
         self.applied = database;
-        for (_, entry) in self.log.range(1..=database) {
+        for (_, entry) in self.log.range(..=database) {
             let _ = replay(&mut self.model, entry);
         }
         Ok(())
@@ -181,12 +173,27 @@ fn check_range(view: &state::View, model: &Model, revision: i64) -> Result<(), B
             .map(|(key, _)| String::from_utf8_lossy(key).into_owned())
             .unwrap_or_default();
         return Err(broken!(
-            "at revision {at} key {wrong:?} is {:?} in the state and {:?} in the replay",
-            found.get(wrong.as_bytes()),
-            wanted.get(wrong.as_bytes()),
+            "at revision {at} key {wrong:?} is {} in the state and {} in the replay",
+            brief(found.get(wrong.as_bytes())),
+            brief(wanted.get(wrong.as_bytes())),
         ));
     }
     Ok(())
+}
+
+fn brief(item: Option<&Item>) -> String {
+    item.map_or("absent".into(), |item| {
+        let Item {
+            create,
+            modified,
+            version,
+            value,
+        } = item;
+        format!(
+            "{{create {create}, mod {modified}, version {version}, {} bytes}}",
+            value.len()
+        )
+    })
 }
 
 fn items(mut answer: state::RangeAnswer) -> Result<BTreeMap<Vec<u8>, Item>, Broken> {

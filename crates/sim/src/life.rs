@@ -96,9 +96,6 @@ impl<'a> Life<'a> {
         let report = &member.report;
         trace.say(|| format!("booted: {report:?}"));
         let (from, database) = (report.snapshot, member.view.applied().index);
-        if matches!(report.case, 'A' | 'L') {
-            ledger.on_begun();
-        }
         // Our own look at the disk meets no faults.
         disk.set_faults(Faults::default());
         let applied = wal::Applied {

@@ -1,5 +1,7 @@
-//! `sim --seeds N [--from S]` runs seeds; `sim --seed S [--trace]` repeats one.
+//! `sim --seeds N [--from S]` runs seeds; `sim --seed S [--trace]` repeats one; `sim --planted`
+//! builds itself with each bug that can be planted and shows that some seed finds it.
 
+use std::cell::Cell;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,19 +18,39 @@ struct Args {
     threads: u64,
     /// Succeed when a seed fails: for bugs that were planted.
     expect_failure: bool,
+    planted: bool,
+}
+
+/// Features of this crate, each a bug that was once somebody's.
+const PLANTED: &[&str] = &[
+    "plant-early-ack",
+    "plant-split-applied-index",
+    "plant-snapshot-before-database",
+];
+
+thread_local! {
+    /// The seed that a thread is at, for panics.
+    static SEED: Cell<u64> = const { Cell::new(0) };
 }
 
 fn main() -> ExitCode {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        println!("seed {} PANICS", SEED.get());
+        report(info);
+    }));
     let args = match parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(text) => {
             eprintln!("sim: {text}");
             eprintln!("usage: sim --seeds N [--from S] [--threads T] [--expect-failure]");
             eprintln!("       sim --seed S [--trace]");
+            eprintln!("       sim --planted");
             return ExitCode::from(2);
         }
     };
     match args.seed {
+        _ if args.planted => planted(),
         Some(seed) => one(seed, args.trace),
         None => many(&args),
     }
@@ -43,6 +65,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
         trace: false,
         threads,
         expect_failure: false,
+        planted: false,
     };
     while let Some(word) = words.next() {
         let mut number = || {
@@ -56,6 +79,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             "--threads" => args.threads = number()?.max(1),
             "--seed" => args.seed = Some(number()?),
             "--trace" => args.trace = true,
+            "--planted" => args.planted = true,
             "--expect-failure" => args.expect_failure = true,
             _ => return Err(format!("unknown argument {word:?}")),
         }
@@ -65,6 +89,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
 
 fn one(seed: u64, trace: bool) -> ExitCode {
     let mut trace = if trace { Trace::on() } else { Trace::off() };
+    SEED.set(seed);
     let outcome = run(seed, &mut trace);
     for line in trace.lines() {
         println!("{line}");
@@ -93,6 +118,7 @@ fn many(args: &Args) -> ExitCode {
             if seed >= end {
                 return;
             }
+            SEED.set(seed);
             let outcome = run(seed, &mut Trace::off());
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.1 += 1;
@@ -129,4 +155,36 @@ fn many(args: &Args) -> ExitCode {
         );
     }
     ExitCode::FAILURE
+}
+
+/// Every planted bug must be found; each needs a build of its own.
+fn planted() -> ExitCode {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    for feature in PLANTED {
+        println!("planted: {feature}");
+        let words = [
+            "run",
+            "--quiet",
+            "--release",
+            "-p",
+            "sim",
+            "--features",
+            feature,
+            "--",
+        ];
+        let run = ["--seeds", "2000", "--expect-failure"];
+        let status = std::process::Command::new(&cargo)
+            .args(words)
+            .args(run)
+            .status();
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(_) => return ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("sim: cannot run {cargo}: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }

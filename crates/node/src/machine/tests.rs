@@ -28,6 +28,7 @@ fn config() -> Config {
         version: "3.7.0".into(),
         cluster_version: Some("3.7.0".into()),
         snapshot_index: LogIndex(0),
+        state_index: LogIndex(0),
         request_ids: Arc::new(RequestIds::new(MemberId(ID), 1000)),
     }
 }

@@ -222,12 +222,20 @@ impl Page {
         if table_end > len {
             return Err(Damage::ElementBounds { index: 0 });
         }
+        // A smaller count in a damaged header would hide elements: what the table describes must
+        // begin right behind it and leave no gaps, as every writer of the format lays it out.
+        let first_slot = &self.bytes[HEADER_BYTES..self.bytes.len().min(table_end as usize + 16)];
+        if self.len() == 0 && first_slot.iter().any(|byte| *byte != 0) {
+            return Err(Damage::ElementBounds { index: 0 });
+        }
+        let mut begin = table_end;
         let mut last: Option<&[u8]> = None;
         for index in 0..self.len() {
             let span = span(&self.bytes, self.kind, index);
-            if span.key < table_end || span.end > len {
+            if span.key != begin || span.end > len {
                 return Err(Damage::ElementBounds { index });
             }
+            begin = span.end;
             let key = &self.bytes[span.key as usize..span.value as usize];
             if key.len() > KEY_BYTES_MAX || key.is_empty() && self.kind == Kind::Leaf {
                 return Err(Damage::KeyLen { index });

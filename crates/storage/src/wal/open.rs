@@ -434,6 +434,8 @@ pub fn purge(fs: &dyn Fs, dir: &Path, keep: usize) -> Result<Vec<String>, Error>
             break;
         }
         fs.remove_file(&path).map_err(Error::io("remove", &path))?;
+        // One after the other also on the disk: a crash must not leave a gap in the sequence.
+        fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
         removed.push(name.file_name());
     }
     Ok(removed)

@@ -1,4 +1,5 @@
-//! Latency of one append and its sync on a real disk, for 1 and for 64 entries a batch.
+//! Latency of one append and its sync on a real disk, for 1 and for 64 entries a batch, and how
+//! long it takes to read the log again.
 //!
 //! ```text
 //! wal_latency DIRECTORY [batches] [entry-bytes] [wait-ms-before]
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use storage::fs::RealFs;
 use storage::log::{Entry, EntryKind, HardState, LogIndex, Term};
-use storage::wal::{Metadata, Options, Wal};
+use storage::wal::{Applied, Metadata, Options, Wal, WalSnapshot, valid_snapshots};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -81,6 +82,17 @@ fn run(
         percentile(&mut total_ns, 99),
         percentile(&mut total_ns, 100),
         (batches * entries) as f64 * 1e9 / total as f64,
+    );
+    let start = Instant::now();
+    valid_snapshots(&RealFs, &dir)?;
+    let scanned = start.elapsed();
+    let start = Instant::now();
+    let (from, applied) = (WalSnapshot::default(), Applied::default());
+    let (_, recovered) = Wal::open(Arc::new(RealFs), &dir, from, applied, Options::inline())?;
+    println!(
+        "    snapshots found in {scanned:.1?}, opened with {} entries in {:.1?}",
+        recovered.entries.len(),
+        start.elapsed(),
     );
     std::fs::remove_dir_all(&dir)?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,9 +32,10 @@ pub fn main(start: Start) -> ExitCode {
         })
         .collect();
     if !architecture_allowed(&env) {
-        eprintln!(
-            "running etcd on unsupported architecture since ETCD_UNSUPPORTED_ARCH is not set"
-        );
+        let line = "running etcd on unsupported architecture since ETCD_UNSUPPORTED_ARCH is not \
+                    set
+";
+        say(io::stderr(), line);
         return ExitCode::FAILURE;
     }
     let outcome = config::read(&Inputs {
@@ -44,12 +46,12 @@ pub fn main(start: Start) -> ExitCode {
     });
     match outcome.result {
         Ok(Action::Help) => {
-            eprint!("{}", config::USAGE);
-            print!("{}", config::help_flags());
+            say(io::stderr(), config::USAGE);
+            say(io::stdout(), &config::help_flags());
             ExitCode::SUCCESS
         }
         Ok(Action::Version) => {
-            print!("{}", config::version_text());
+            say(io::stdout(), &config::version_text());
             ExitCode::SUCCESS
         }
         Ok(Action::Serve(ref config)) => match open_log(&outcome, &args) {
@@ -58,6 +60,13 @@ pub fn main(start: Start) -> ExitCode {
         },
         Err(ref failure) => refuse(failure, &outcome, &args),
     }
+}
+
+/// Writes to a stream whose reader may be gone, which is no reason to fail.
+fn say(mut stream: impl Write, text: &str) {
+    let _ = stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.flush());
 }
 
 fn architecture_allowed(env: &[(String, String)]) -> bool {
@@ -81,7 +90,7 @@ fn default_host() -> Option<String> {
 /// Opens the log and writes what was noticed before it was open.
 fn open_log(outcome: &Outcome, args: &[String]) -> Result<Guard, ExitCode> {
     let (lines, guard) = log::open(&outcome.log).map_err(|error| {
-        eprintln!("{}", chain(&error));
+        say(io::stderr(), &format!("{}\n", chain(&error)));
         ExitCode::FAILURE
     })?;
     log::install(lines, &guard).expect("nothing else in this process installs a log");
@@ -139,11 +148,8 @@ fn write(notice: &Notice) {
 fn refuse(failure: &Failure, outcome: &Outcome, args: &[String]) -> ExitCode {
     let code = ExitCode::from(failure.exit_code());
     match failure {
-        Failure::Usage(line) => {
-            eprintln!("{line}");
-            eprint!("{}", config::USAGE);
-        }
-        Failure::Plain(line) | Failure::Panic(line) => eprintln!("{line}"),
+        Failure::Usage(line) => say(io::stderr(), &format!("{line}\n{}", config::USAGE)),
+        Failure::Plain(line) | Failure::Panic(line) => say(io::stderr(), &format!("{line}\n")),
         Failure::Verify(error) => {
             let Ok(log) = open_log(outcome, args) else {
                 return code;

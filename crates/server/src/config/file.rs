@@ -112,69 +112,55 @@ fn convert(flag: &Flag, json: &Json) -> Result<Option<Value>, Refusal> {
         );
         Refusal::Invalid(why)
     };
+    let text = || scalar(json).ok_or_else(|| wrong("a string"));
+    let bad_url = |why| Refusal::Url {
+        key: flag.name.to_owned(),
+        why,
+    };
     let value = match flag.kind {
-        Kind::Bool => match json {
-            Json::Bool(value) => Value::Bool(*value),
-            Json::String(text) => Value::Bool(yaml_bool(text).ok_or_else(|| wrong("a boolean"))?),
-            _ => return Err(wrong("a boolean")),
-        },
-        Kind::Text | Kind::OneOf(_) => {
-            let text = scalar(json).ok_or_else(|| wrong("a string"))?;
-            if text.is_empty() && flag.kind != Kind::Text {
-                return Ok(None);
-            }
-            Value::Text(text)
-        }
+        Kind::Ignored => return Ok(None),
+        Kind::Bool => Value::Bool(boolean(json).ok_or_else(|| wrong("a boolean"))?),
         Kind::Uint => Value::Uint(whole(json).ok_or_else(|| wrong("a whole number"))?),
         Kind::Uint32 => {
             let number: Option<u32> = whole(json);
-            Value::Uint(
-                number
-                    .ok_or_else(|| wrong("a whole number below 2^32"))?
-                    .into(),
-            )
+            let number = number.ok_or_else(|| wrong("a whole number below 2^32"))?;
+            Value::Uint(number.into())
         }
         Kind::Int => Value::Int(whole(json).ok_or_else(|| wrong("a whole number"))?),
         Kind::Duration => {
             Value::Duration(whole(json).ok_or_else(|| wrong("a whole number of nanoseconds"))?)
         }
-        Kind::Urls => {
-            let text = scalar(json).ok_or_else(|| wrong("a string"))?;
-            if text.is_empty() {
-                return Ok(None);
-            }
-            let urls = url::parse_sequence(text.split(','));
-            Value::Urls(urls.map_err(|why| Refusal::Url {
-                key: flag.name.to_owned(),
-                why,
-            })?)
-        }
-        Kind::Origins | Kind::Hosts => {
-            let text = scalar(json).ok_or_else(|| wrong("a string"))?;
-            if text.is_empty() {
-                return Ok(None);
-            }
-            let url_refusal = |why| Refusal::Url {
-                key: flag.name.to_owned(),
-                why,
-            };
-            flag.kind.parse(&text).map_err(url_refusal)?
-        }
         Kind::List | Kind::Set => {
-            let Json::Array(items) = json else {
-                return Err(wrong("a list of strings"));
-            };
-            let words: Option<Vec<_>> = items.iter().map(scalar).collect();
-            Value::List(words.ok_or_else(|| wrong("a list of strings"))?)
+            Value::List(list(json).ok_or_else(|| wrong("a list of strings"))?)
         }
-        Kind::ManyOf(_) => Value::List(vec![scalar(json).ok_or_else(|| wrong("a string"))?]),
-        Kind::Gates => {
-            let text = scalar(json).ok_or_else(|| wrong("a string"))?;
-            Value::Gates(Gates::parse(&text).map_err(Refusal::Invalid)?)
+        Kind::Text => Value::Text(text()?),
+        Kind::ManyOf(_) => Value::List(vec![text()?]),
+        Kind::Gates => Value::Gates(Gates::parse(&text()?).map_err(Refusal::Invalid)?),
+        // The empty text leaves the default in place.
+        Kind::OneOf(_) | Kind::Urls | Kind::Origins | Kind::Hosts if text()?.is_empty() => {
+            return Ok(None);
         }
-        Kind::Ignored => return Ok(None),
+        // A wrong word is refused later, in other words than on the command line.
+        Kind::OneOf(_) => Value::Text(text()?),
+        Kind::Urls => Value::Urls(url::parse_sequence(text()?.split(',')).map_err(bad_url)?),
+        Kind::Origins | Kind::Hosts => flag.kind.parse(&text()?).map_err(bad_url)?,
     };
     Ok(Some(value))
+}
+
+fn boolean(json: &Json) -> Option<bool> {
+    match json {
+        Json::Bool(value) => Some(*value),
+        Json::String(text) => yaml_bool(text),
+        _ => None,
+    }
+}
+
+fn list(json: &Json) -> Option<Vec<String>> {
+    match json {
+        Json::Array(items) => items.iter().map(scalar).collect(),
+        _ => None,
+    }
 }
 
 /// YAML 1.1 words for booleans, which Go's YAML still knows.

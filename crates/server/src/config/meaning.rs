@@ -498,9 +498,6 @@ fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Con
     let wal_dir = Some(raw.text("wal-dir"))
         .filter(|dir| !dir.is_empty())
         .map(PathBuf::from);
-    let kept = |name: &str| Some(size(raw.uint(name))).filter(|count| *count > 0);
-    let heartbeat_ms = raw.uint("heartbeat-interval");
-    let election_ticks = raw.uint("election-timeout") / heartbeat_ms;
     Config {
         name,
         data_dir: data_dir.into(),
@@ -513,43 +510,15 @@ fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Con
             reuse_address: raw.bool("socket-reuse-address"),
         },
         cluster,
-        raft: Raft {
-            heartbeat: Duration::from_millis(heartbeat_ms),
-            election_ticks: u32::try_from(election_ticks).expect("at most 50000 ticks"),
-            election_tick_advance: raw.bool("initial-election-tick-advance"),
-            snapshot_entries: raw.uint("snapshot-count"),
-            catchup_entries: raw.uint("snapshot-catchup-entries"),
-            wals_max: kept("max-wals"),
-            snapshots_max: kept("max-snapshots"),
-        },
-        limits: Limits {
-            txn_ops_max: size(raw.uint("max-txn-ops")),
-            request_bytes_max: size(raw.uint("max-request-bytes")),
-            concurrent_streams_max: u32::try_from(raw.uint("max-concurrent-streams"))
-                .expect("the flag's kind is 32 bits wide"),
-            quota_bytes: match raw.int("quota-backend-bytes") {
-                0 => Some(QUOTA_BYTES_DEFAULT),
-                bytes => u64::try_from(bytes).ok(),
-            },
-            keep_alive: KeepAlive {
-                min_time: span(&raw, "grpc-keepalive-min-time"),
-                interval: span(&raw, "grpc-keepalive-interval"),
-                timeout: span(&raw, "grpc-keepalive-timeout"),
-            },
-        },
+        raft: raft(&raw),
+        limits: limits(&raw),
         backend: Backend {
-            batch_interval: or(
-                span(&raw, "backend-batch-interval"),
-                Duration::from_millis(100),
-            ),
+            batch_interval: or(span(&raw, "backend-batch-interval"), 100),
             batch_ops_max: positive(raw.int("backend-batch-limit"), 10_000),
         },
         compaction: Compaction {
             batch_limit: positive(raw.int("compaction-batch-limit"), 1_000),
-            sleep: or(
-                span(&raw, "compaction-sleep-interval"),
-                Duration::from_millis(10),
-            ),
+            sleep: or(span(&raw, "compaction-sleep-interval"), 10),
         },
         http: Http {
             cors: raw.list("cors").to_vec(),
@@ -558,13 +527,43 @@ fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Con
         log,
         gates: raw.gates().clone(),
         slow: Slow {
-            unary_request: or(
-                span(&raw, "warning-unary-request-duration"),
-                Duration::from_millis(300),
-            ),
+            unary_request: or(span(&raw, "warning-unary-request-duration"), 300),
             apply: span(&raw, "warning-apply-duration"),
         },
         raw,
+    }
+}
+
+fn raft(raw: &Raw) -> Raft {
+    let kept = |name: &str| Some(size(raw.uint(name))).filter(|count| *count > 0);
+    let heartbeat_ms = raw.uint("heartbeat-interval");
+    let election_ticks = raw.uint("election-timeout") / heartbeat_ms;
+    Raft {
+        heartbeat: Duration::from_millis(heartbeat_ms),
+        election_ticks: u32::try_from(election_ticks).expect("at most 50000 ticks"),
+        election_tick_advance: raw.bool("initial-election-tick-advance"),
+        snapshot_entries: raw.uint("snapshot-count"),
+        catchup_entries: raw.uint("snapshot-catchup-entries"),
+        wals_max: kept("max-wals"),
+        snapshots_max: kept("max-snapshots"),
+    }
+}
+
+fn limits(raw: &Raw) -> Limits {
+    Limits {
+        txn_ops_max: size(raw.uint("max-txn-ops")),
+        request_bytes_max: size(raw.uint("max-request-bytes")),
+        concurrent_streams_max: u32::try_from(raw.uint("max-concurrent-streams"))
+            .expect("the flag's kind is 32 bits wide"),
+        quota_bytes: match raw.int("quota-backend-bytes") {
+            0 => Some(QUOTA_BYTES_DEFAULT),
+            bytes => u64::try_from(bytes).ok(),
+        },
+        keep_alive: KeepAlive {
+            min_time: span(raw, "grpc-keepalive-min-time"),
+            interval: span(raw, "grpc-keepalive-interval"),
+            timeout: span(raw, "grpc-keepalive-timeout"),
+        },
     }
 }
 
@@ -573,9 +572,9 @@ fn span(raw: &Raw, name: &str) -> Duration {
     Duration::from_nanos(u64::try_from(raw.duration_ns(name)).unwrap_or(0))
 }
 
-fn or(duration: Duration, default: Duration) -> Duration {
+fn or(duration: Duration, default_ms: u64) -> Duration {
     if duration.is_zero() {
-        default
+        Duration::from_millis(default_ms)
     } else {
         duration
     }

@@ -100,7 +100,7 @@ impl Url {
         })
     }
 
-    /// The scheme.
+    /// How the address is meant.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme

@@ -132,7 +132,7 @@ impl Gauge {
         self.0.fetch_add(difference, Relaxed);
     }
 
-    /// The value.
+    /// What was set last, with what was added since.
     #[must_use]
     pub fn value(&self) -> i64 {
         self.0.load(Relaxed)

@@ -30,96 +30,76 @@ pub fn fd_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
-/// `os_fd_*` and `process_*`.
+/// `os_fd_*` and `process_*`, by name.
 pub(super) fn write(text: &mut Text) {
-    let mut gauge = |name: &str, help: &str, value: f64| {
-        text.family(name, "gauge", help);
-        text.sample(name, "", value);
-    };
     let limit = fd_limit().map_or(f64::INFINITY, |limit| limit as f64);
-    gauge(
-        "os_fd_limit",
-        "File descriptors that the process may have open.",
-        limit,
-    );
-    let open = open_fds();
-    if let Some(open) = open {
-        gauge(
-            "os_fd_used",
-            "File descriptors that the process has open.",
-            open as f64,
-        );
-    }
+    let open = open_fds().map(|open| open as f64);
     let stat = read_stat();
-    if let Some(stat) = &stat {
-        let name = "process_cpu_seconds_total";
-        text.family(name, "counter", "Processor time used, user and system.");
-        text.sample(name, "", stat.cpu_seconds);
-    }
-    let mut gauge = |name: &str, help: &str, value: f64| {
-        text.family(name, "gauge", help);
-        text.sample(name, "", value);
-    };
-    gauge(
-        "process_max_fds",
-        "File descriptors that the process may have open.",
-        limit,
-    );
-    if let Some((received, sent)) = read_network() {
-        for (name, help, value) in [
-            (
-                "process_network_receive_bytes_total",
-                "Bytes received over IP.",
-                received,
-            ),
-            (
-                "process_network_transmit_bytes_total",
-                "Bytes sent over IP.",
-                sent,
-            ),
-        ] {
-            text.family(name, "counter", help);
-            text.sample(name, "", value);
-        }
-    }
-    let mut gauge = |name: &str, help: &str, value: f64| {
-        text.family(name, "gauge", help);
-        text.sample(name, "", value);
-    };
-    if let Some(open) = open {
-        gauge(
-            "process_open_fds",
-            "File descriptors that the process has open.",
-            open as f64,
-        );
-    }
-    let Some(stat) = stat else { return };
-    let resident = stat.resident_pages * rustix::param::page_size() as f64;
-    gauge(
-        "process_resident_memory_bytes",
-        "Memory in use, in bytes.",
-        resident,
-    );
-    if let Some(start) = start_seconds(&stat) {
-        gauge(
+    let page_bytes = rustix::param::page_size() as f64;
+    let space = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    let of_stat = |field: fn(&Stat) -> f64| stat.as_ref().map(field);
+    let cpu = of_stat(|stat| stat.cpu_seconds);
+    let resident = of_stat(|stat| stat.resident_pages).map(|pages| pages * page_bytes);
+    let start = stat.as_ref().and_then(start_seconds);
+    let (received, sent) = read_network().unzip();
+    // Go's client prints the kernel's "unlimited" as the number that it is.
+    let space_max = Some(space.unwrap_or(u64::MAX) as f64);
+    let used = of_stat(|stat| stat.virtual_bytes);
+    for (name, help, value) in [
+        (
+            "os_fd_limit",
+            "File descriptors that may be open.",
+            Some(limit),
+        ),
+        ("os_fd_used", "File descriptors that are open.", open),
+        (
+            "process_cpu_seconds_total",
+            "Processor time, user and system.",
+            cpu,
+        ),
+        (
+            "process_max_fds",
+            "File descriptors that may be open.",
+            Some(limit),
+        ),
+        (
+            "process_network_receive_bytes_total",
+            "Bytes received over IP.",
+            received,
+        ),
+        (
+            "process_network_transmit_bytes_total",
+            "Bytes sent over IP.",
+            sent,
+        ),
+        ("process_open_fds", "File descriptors that are open.", open),
+        ("process_resident_memory_bytes", "Memory in use.", resident),
+        (
             "process_start_time_seconds",
             "When the process began, Unix time.",
             start,
-        );
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Address space in use.",
+            used,
+        ),
+        (
+            "process_virtual_memory_max_bytes",
+            "Address space that may be used.",
+            space_max,
+        ),
+    ] {
+        let kind = if name.ends_with("_total") {
+            "counter"
+        } else {
+            "gauge"
+        };
+        if let Some(value) = value {
+            text.family(name, kind, help);
+            text.sample(name, "", value);
+        }
     }
-    gauge(
-        "process_virtual_memory_bytes",
-        "Address space in use, in bytes.",
-        stat.virtual_bytes,
-    );
-    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
-    // Go's client prints the kernel's "unlimited" as the number that it is.
-    let limit = limit.unwrap_or(u64::MAX) as f64;
-    gauge(
-        "process_virtual_memory_max_bytes",
-        "Address space that may be used, in bytes.",
-        limit,
-    );
 }
 
 fn read_stat() -> Option<Stat> {

@@ -13,7 +13,7 @@ pub use adopt::run as adopt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::kv::{Keys, Kv};
+use crate::kv::{Keys, Kv, said};
 use crate::random::Random;
 use crate::{Error, Member, Options, dpkg};
 
@@ -237,8 +237,4 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-fn said(status: tonic::Status) -> Error {
-    Error(format!("{:?}: {}", status.code(), status.message()))
 }

@@ -195,3 +195,9 @@ impl Kv {
 pub fn revision(header: Option<ResponseHeader>) -> i64 {
     header.map_or(0, |header| header.revision)
 }
+
+/// A status as an error of this crate.
+#[must_use]
+pub fn said(status: Status) -> Error {
+    Error(format!("{:?}: {}", status.code(), status.message()))
+}

@@ -42,6 +42,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Additional flags.
     pub flags: Vec<String>,
+    /// Words before the binary, such as those that take privileges away.
+    pub wrapper: Vec<String>,
 }
 
 /// A running (or stopped) member; killed by its process id when dropped.
@@ -125,7 +127,14 @@ impl Member {
     pub fn command(&self) -> Command {
         let client = format!("http://{}", self.address);
         let peer = format!("http://{}", self.peer);
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.options.wrapper.split_first() {
+            None => Command::new(&self.binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.binary);
+                command
+            }
+        };
         command
             .arg("--name=e2e")
             .arg(format!("--data-dir={}", self.data_dir().display()))

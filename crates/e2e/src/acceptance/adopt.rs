@@ -7,8 +7,8 @@ use api::pb::etcdserverpb::{
 };
 use client::stub::{KvClient, LeaseClient};
 
-use super::{Directory, State, expect_keys, said, write_on};
-use crate::kv::{Keys, Kv};
+use super::{Directory, State, expect_keys, write_on};
+use crate::kv::{Keys, Kv, said};
 use crate::{Error, Member, Options};
 
 /// Keys that Go etcd writes; more than the 10,000 entries between raft snapshots.

@@ -6,8 +6,8 @@ use api::pb::mvccpb::KeyValue;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Plan, State, expect_keys, said};
-use crate::kv::{Keys, Kv, revision};
+use super::{Plan, State, expect_keys};
+use crate::kv::{Keys, Kv, revision, said};
 use crate::{Error, Member};
 
 /// Every so many-th key is overwritten.

@@ -10,9 +10,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Plan, expect_keys, said};
+use super::{Plan, expect_keys};
 use crate::dpkg::Record;
-use crate::kv::{Keys, Kv};
+use crate::kv::{Keys, Kv, said};
 use crate::random::Random;
 use crate::{Error, Member};
 

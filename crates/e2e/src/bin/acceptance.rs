@@ -11,7 +11,9 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
             [--reference GO_ETCD] [--etcdctl34 ETCDCTL] [--database DIR]
             [--kills N] [--clients N] [--seed N]
   adopt   open directories that Go etcd wrote
-            --reference GO_ETCD";
+            --reference GO_ETCD
+  bad     hostile bytes, bad directories, damaged files
+            [--only PART_OF_A_NAME]";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -57,6 +59,7 @@ async fn run(words: &[String]) -> Result<(), Error> {
             acceptance::dpkg(&plan).await
         }
         "adopt" => acceptance::adopt(&need("--bin")?, &need("--reference")?).await,
+        "bad" => e2e::bad::run(&need("--bin")?, &value("--only").unwrap_or_default()),
         _ => Err(Error(USAGE.into())),
     }
 }

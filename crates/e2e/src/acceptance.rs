@@ -227,8 +227,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Left behind at worst.
-        let _ = std::fs::remove_dir_all(&self.0);
+        crate::member::remove(&self.0);
     }
 }
 

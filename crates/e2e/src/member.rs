@@ -259,8 +259,18 @@ impl Drop for Member {
         // Fails only when the process is already gone.
         let _ = self.kill();
         if self.temporary {
-            let _ = std::fs::remove_dir_all(&self.directory);
+            remove(&self.directory);
         }
+    }
+}
+
+/// Removes a directory of a test, unless `E2E_KEEP` asks to look at it.
+pub(crate) fn remove(directory: &Path) {
+    if std::env::var_os("E2E_KEEP").is_some() {
+        eprintln!("kept {}", directory.display());
+    } else {
+        // Left behind at worst.
+        let _ = std::fs::remove_dir_all(directory);
     }
 }
 

@@ -342,7 +342,6 @@ impl Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        // Left behind at worst; the next copy then fails loudly.
-        let _ = std::fs::remove_dir_all(&self.0);
+        crate::member::remove(&self.0);
     }
 }

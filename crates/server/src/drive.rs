@@ -96,6 +96,7 @@ impl Shared {
     /// The cluster agreed on a version, or had one at boot.
     pub(crate) fn on_cluster_version(&self, version: &str) {
         self.status.set_capable();
+        self.sweep.push(ToSweep::Migrate(version.to_owned()));
         let short: Vec<&str> = version.split('.').take(2).collect();
         self.metrics.cluster_version.with([&short.join(".")]).set(1);
     }

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use storage::backend::{Bucket, MaintenanceWriter};
+use storage::backend::{Bucket, MaintenanceWriter, meta};
 
 use crate::fatal::Fatal;
 use crate::hash::{self, Hasher, KvHash, parse_key};
 use crate::kv::parse;
+use crate::machine::minor_of;
 use crate::record::Revision;
 use crate::shared::Shared;
 
@@ -15,6 +16,9 @@ use crate::shared::Shared;
 const STEP_LEAVES: usize = 16;
 /// Records of the database per step, unless the configuration says otherwise.
 pub(crate) const STEP_RECORDS: usize = 1000;
+
+/// The first release whose schema has a version record.
+const FIRST_RECORDED: (u64, u64) = (3, 6);
 
 /// A compaction that was accepted and not yet carried out.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,26 @@ impl Sweep {
             writer,
             running: None,
         }
+    }
+
+    /// Brings the schema of the database to the cluster's version: 3.6 introduced its record, and
+    /// 3.7 changed nothing else (interop notes, storage version). Below 3.6 there is none. Returns
+    /// whether it changed.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn migrate(&mut self, cluster_version: &str) -> Result<bool, Fatal> {
+        let recorded = self.shared.reader.get(Bucket::Meta, meta::STORAGE_VERSION)?;
+        let wanted = minor_of(cluster_version)
+            .filter(|&minor| minor >= FIRST_RECORDED)
+            .map(|(major, minor)| format!("{major}.{minor}.0"));
+        if recorded.as_deref() == wanted.as_deref().map(str::as_bytes) {
+            return Ok(false);
+        }
+        let mut txn = self.writer.begin();
+        txn.set_storage_version(wanted.as_deref());
+        txn.commit();
+        Ok(true)
     }
 
     /// Does a bounded piece of work.

@@ -26,6 +26,8 @@ pub(crate) enum ToSweep {
         token: Token,
         answer: Vec<u8>,
     },
+    /// The cluster agreed on this version, or had it at boot.
+    Migrate(String),
     Stop,
 }
 
@@ -62,6 +64,7 @@ impl SweepThread {
                         self.waiting.push((revision, token, answer));
                         self.answer();
                     }
+                    ToSweep::Migrate(version) => self.migrate(&version),
                     ToSweep::Stop => return,
                 }
             }
@@ -101,6 +104,17 @@ impl SweepThread {
                 Some(Instant::now())
             }
             Err(error) => fatal("compact the database", &error),
+        }
+    }
+
+    fn migrate(&mut self, version: &str) {
+        match self.sweep.migrate(version) {
+            Ok(true) => {
+                self.commit();
+                tracing::info!("storage-version" = version, "updated storage version");
+            }
+            Ok(false) => {}
+            Err(error) => fatal("update the storage version", &error),
         }
     }
 

@@ -51,7 +51,6 @@ pub struct Config {
     pub catch_up_entries: u64,
     pub wal: wal::Options,
     pub backend: backend::Options,
-    /// `member` is filled in here.
     pub state: state::Config,
 }
 
@@ -328,10 +327,11 @@ fn assemble(
     };
     let node = Node::new(node_config, &restored)?;
     let Opened {
-        machine,
+        mut machine,
         view,
         sweep,
     } = state.opened;
+    machine.identify(id);
     Ok(Member {
         id,
         cluster: ClusterId(recovered.metadata.cluster_id),

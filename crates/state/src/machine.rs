@@ -32,12 +32,10 @@ mod tests;
 
 pub use open::{OpenError, Opened};
 
-/// What decides how entries are applied. All but `member` and the sizes must be equal on all
-/// members of a cluster.
+/// What decides how entries are applied. All but the sizes must be equal on all members of a
+/// cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This member: ranges inside transactions are only run for requests that it proposed.
-    pub member: MemberId,
     /// Bytes in use at which writes are refused; `None` for no limit.
     pub quota_bytes: Option<u64>,
     /// Bytes of newest records that are kept in memory.
@@ -57,7 +55,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            member: MemberId(0),
             quota_bytes: Some(2 << 30),
             value_budget: 128 << 20,
             hash_seed: 0,
@@ -124,6 +121,8 @@ pub struct Machine {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Writer,
     pub(crate) scratch: Vec<u8>,
+    /// See [`Machine::identify`].
+    pub(crate) member: MemberId,
 }
 
 /// What applying one command gives.
@@ -134,6 +133,12 @@ type Effects = SmallVec<[Effect; 1]>;
 const SLICE: usize = 64;
 
 impl Machine {
+    /// Tells who this member is, which the log knows and the database does not: ranges inside
+    /// transactions are only run for requests that it proposed. Until then none are.
+    pub fn identify(&mut self, member: MemberId) {
+        self.member = member;
+    }
+
     /// How far the state was applied.
     #[must_use]
     pub fn applied(&self) -> (LogIndex, Term) {
@@ -192,6 +197,7 @@ impl Machine {
             shared,
             writer,
             scratch,
+            member,
         } = self;
         let over_quota = Quota {
             bytes: shared.config.quota_bytes,
@@ -217,6 +223,7 @@ impl Machine {
                 };
                 let mut applying = Applying {
                     shared,
+                    member: *member,
                     writing,
                     header,
                     index: entry.index,
@@ -279,6 +286,7 @@ impl Quota {
 /// One command being applied.
 struct Applying<'a> {
     shared: &'a Shared,
+    member: MemberId,
     writing: Writing<'a>,
     header: Header,
     index: LogIndex,
@@ -366,7 +374,7 @@ impl Applying<'_> {
 
     /// True when this member proposed the request, so that someone may wait for its answer.
     fn is_ours(&self) -> bool {
-        self.header.id >> 48 == self.shared.config.member.0 & 0xffff
+        self.header.id >> 48 == self.member.0 & 0xffff
     }
 
     fn range(&mut self, request: &pb::RangeRequest) -> Result<Outcome, Fatal> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use api::ids::MemberId;
 use parking_lot::{Mutex, RwLock};
 use storage::backend::{Bucket, MaintenanceWriter, Reader, Writer, meta};
 
@@ -118,6 +119,7 @@ impl Machine {
                 shared,
                 writer,
                 scratch: Vec::new(),
+                member: MemberId(0),
             },
         })
     }

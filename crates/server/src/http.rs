@@ -15,6 +15,7 @@ mod bridge;
 mod connection;
 mod debug;
 mod health;
+mod path;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -181,37 +182,43 @@ impl Routes {
     /// Answers one request.
     pub async fn answer(&self, request: &Request, listener: Listener) -> Answer {
         if listener == Listener::Metrics {
-            return self.monitoring(request).await.unwrap_or_else(not_found);
+            return self.find(request, listener).await;
         }
         if let Some(refusal) = self.access.refusal(request) {
             return refusal;
         }
         let mut answer = match request.method {
             Method::OPTIONS => respond(StatusCode::OK, None, ""),
-            _ => self.client(request).await,
+            _ => self.find(request, listener).await,
         };
         self.access.add_headers(request, answer.headers_mut());
         answer
     }
 
-    async fn client(&self, request: &Request) -> Answer {
-        if let Some(answer) = self.monitoring(request).await {
+    /// The endpoint of the request's path.
+    async fn find(&self, request: &Request, listener: Listener) -> Answer {
+        let Some(path) = path::unescape(request.uri.path()) else {
+            return error(StatusCode::BAD_REQUEST, "400 Bad Request");
+        };
+        if let Some(clean) = path::clean(&path) {
+            return path::redirect(request, &clean);
+        }
+        if let Some(answer) = self.monitoring(request, &path).await {
             return answer;
         }
-        match request.uri.path() {
-            "/version" => self.version(request),
-            "/debug/vars" => self.variables(request),
+        match path.as_str() {
+            "/version" if listener == Listener::Client => self.version(request),
+            "/debug/vars" if listener == Listener::Client => self.variables(request),
             _ => not_found(),
         }
     }
 
     /// What metrics listeners serve too.
-    async fn monitoring(&self, request: &Request) -> Option<Answer> {
-        let path = request.uri.path();
+    async fn monitoring(&self, request: &Request, path: &str) -> Option<Answer> {
         match path {
             "/metrics" => Some(self.metrics(request)),
             "/health" => Some(self.health(request).await),
-            _ => self.checks(request).await,
+            _ => self.checks(request, path).await,
         }
     }
 
@@ -322,30 +329,13 @@ fn only_get(request: &Request) -> Option<Answer> {
 /// The decoded values of `name` in the query; pairs with a `;` or a bad escape do not count.
 fn query<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = String> + 'a {
     let pairs = request.uri.query().unwrap_or_default().split('&');
-    pairs
-        .filter(|pair| !pair.is_empty() && !pair.contains(';'))
-        .filter_map(move |pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (unescape(key)? == name).then(|| unescape(value)).flatten()
-        })
-}
-
-/// `%41` and `+` in a query.
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let high = (rest.next()? as char).to_digit(16)?;
-                let low = (rest.next()? as char).to_digit(16)?;
-                u8::try_from(high * 16 + low).expect("two hexadecimal digits are below 256")
-            }
-            byte => byte,
-        });
-    }
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let pairs = pairs.filter(|pair| !pair.is_empty() && !pair.contains(';'));
+    pairs.filter_map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // In a query, a blank may be written as a plus.
+        let unescape = |text: &str| path::unescape(&text.replace('+', " "));
+        (unescape(key)? == name).then(|| unescape(value)).flatten()
+    })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
-use super::{Answer, Listener, Request, Routes};
+use super::{Answer, Listener, Request, Routes, error};
 
 /// Time for a request's head, and for silence between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
@@ -261,13 +261,18 @@ async fn converse(
         let routes = routes.clone();
         async move {
             let (parts, _) = request.into_parts();
+            // One name, or the host list could be got around with two.
+            let names = parts.headers.get_all(hyper::header::HOST).iter().count();
+            if names > 1 || names == 0 && parts.version == hyper::Version::HTTP_11 {
+                return Ok::<Answer, Infallible>(bad_host());
+            }
             let request = Request {
                 method: parts.method,
                 uri: parts.uri,
                 headers: parts.headers,
                 secure: false,
             };
-            Ok::<Answer, Infallible>(routes.answer(&request, listener).await)
+            Ok(routes.answer(&request, listener).await)
         }
     });
     let connection = http1::Builder::new()
@@ -287,6 +292,16 @@ async fn converse(
     if let Err(error) = outcome {
         tracing::debug!(%error, "HTTP connection ended");
     }
+}
+
+fn bad_host() -> Answer {
+    let status = hyper::StatusCode::BAD_REQUEST;
+    let mut answer = error(status, "400 Bad Request: missing required Host header");
+    let close = hyper::header::HeaderValue::from_static("close");
+    answer
+        .headers_mut()
+        .insert(hyper::header::CONNECTION, close);
+    answer
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -104,8 +104,7 @@ impl Routes {
     }
 
     /// `/livez`, `/readyz` and their single checks; `None` for other paths.
-    pub(super) async fn checks(&self, request: &Request) -> Option<Answer> {
-        let path = request.uri.path();
+    pub(super) async fn checks(&self, request: &Request, path: &str) -> Option<Answer> {
         let mut segments = path.strip_prefix('/')?.splitn(2, '/');
         let root = segments.next()?;
         let probe = PROBES.iter().find(|probe| probe.name == root)?;

@@ -508,6 +508,33 @@ fn access_control() {
         "{answer}"
     );
     assert!(answer.contains("CVE-2018-5702"));
+    for names in ["Host: a\r\nHost: evil\r\n", ""] {
+        let request = format!("GET /version HTTP/1.1\r\n{names}\r\n");
+        let mut near = connect(&server, 0, request.as_bytes());
+        let mut answer = String::new();
+        near.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn unclean_paths_are_redirected() {
+    let server = server(Stub::default(), "");
+    let answer = ask(&server, "GET", "//livez/../version?a&b=%27", "");
+    assert!(
+        answer.starts_with("HTTP/1.1 307 Temporary Redirect\n"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("\nLocation: /version?a&b=%27\n"),
+        "{answer}"
+    );
+    let body = "\n\n<a href=\"/version?a&amp;b=%27\">Temporary Redirect</a>.\n\n";
+    assert!(answer.ends_with(body), "{answer}");
+    assert_eq!(get(&server, "/%6civez"), ("200 OK".into(), "ok\n".into()));
 }
 
 #[test]

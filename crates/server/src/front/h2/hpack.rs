@@ -112,6 +112,8 @@ pub(crate) struct Field<'a> {
     pub(crate) value: Value<'a>,
     /// For a `:path`: what [`Fields::resolve`] said about it.
     pub(crate) route: u16,
+    /// The value has no octet that no value may have (RFC 9113 §8.2.1).
+    pub(crate) clean: bool,
 }
 
 /// Who takes the fields of a block.
@@ -124,6 +126,7 @@ pub(crate) trait Fields {
 struct Entry {
     kind: Name,
     route: u16,
+    clean: bool,
     name: Bytes,
     value: Bytes,
 }
@@ -210,6 +213,7 @@ impl Decoder {
                 name: Value::Raw(entry.1),
                 value: Value::Raw(entry.2),
                 route,
+                clean: true,
             });
             return Ok(());
         }
@@ -219,6 +223,7 @@ impl Decoder {
             name: Value::Shared(&entry.name),
             value: Value::Shared(&entry.value),
             route: entry.route,
+            clean: entry.clean,
         });
         Ok(())
     }
@@ -251,6 +256,7 @@ impl Decoder {
                 Entry {
                     kind,
                     route: 0,
+                    clean: false,
                     name,
                     value,
                 },
@@ -269,6 +275,7 @@ impl Decoder {
         let entry = Entry {
             kind: Name::of(name),
             route: 0,
+            clean: false,
             name: Bytes::copy_from_slice(name),
             value,
         };
@@ -287,11 +294,16 @@ impl Decoder {
         if entry.kind == Name::Path {
             entry.route = fields.resolve(&entry.value);
         }
+        entry.clean = !entry
+            .value
+            .iter()
+            .any(|octet| matches!(octet, 0 | b'\r' | b'\n'));
         fields.field(Field {
             kind: entry.kind,
             name: Value::Shared(&entry.name),
             value: Value::Shared(&entry.value),
             route: entry.route,
+            clean: entry.clean,
         });
         if insert {
             self.insert(entry);

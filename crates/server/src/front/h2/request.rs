@@ -282,9 +282,7 @@ impl Fields for Draft<'_> {
                 self.pseudo_field(&field);
             }
             _ => {
-                if value.iter().any(|octet| matches!(octet, 0 | b'\r' | b'\n')) {
-                    self.malformed = true;
-                }
+                self.malformed |= !field.clean;
                 self.regular_field(&field);
             }
         }

@@ -85,10 +85,9 @@ fn frames_that_break_the_connection() {
     let size = || Goaway(Reason::FrameSizeError);
     let window = || Goaway(Reason::FlowControlError);
     let closed = || Goaway(Reason::StreamClosed);
-    let big = vec![0; 16_385];
     let open = headers(1, &basic());
     check(vec![
-        ("frame above the maximum", data(1, &big), size()),
+        ("frame above the maximum", data(1, &[0; 16_385]), size()),
         ("DATA on stream 0", data(0, b""), protocol()),
         ("DATA on an idle stream", data(1, b"x"), protocol()),
         ("HEADERS on stream 0", headers(0, &basic()), protocol()),

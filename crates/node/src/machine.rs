@@ -59,10 +59,9 @@ struct PersistQueue {
     in_flight: Option<InFlight>,
     /// Write a lone commit index too, which is otherwise held back for company.
     flush: bool,
-    /// The hard state that was handed to the WAL last.
-    handed: HardState,
-    /// The newest hard state that is durable, or was at boot.
-    durable: HardState,
+    /// The newest hard state that the WAL has reported, or had at boot; its term and vote are
+    /// durable.
+    written: HardState,
     /// Messages that may leave only after the batch of this number.
     held: VecDeque<(u64, Message)>,
 }
@@ -135,8 +134,7 @@ impl Node {
             raft,
             tick: 0,
             persist: PersistQueue {
-                handed: hard_state,
-                durable: hard_state,
+                written: hard_state,
                 ..Default::default()
             },
             apply: ApplyQueue {
@@ -293,7 +291,7 @@ impl Node {
             .expect("persisted without a batch under way");
         assert_eq!(done.number, number, "batches are persisted in order");
         if let Some(hard_state) = done.hard_state {
-            self.persist.durable = hard_state;
+            self.persist.written = hard_state;
         }
         self.raft.on_persisted(number);
         self.release_held(number, outputs);
@@ -423,7 +421,7 @@ impl Node {
                 | MessageKind::PreVoteResponse
                 | MessageKind::AppendResponse
         );
-        !promises && message.term <= self.persist.durable.term
+        !promises && message.term <= self.persist.written.term
     }
 
     fn release_held(&mut self, number: u64, outputs: &mut Vec<Output>) {
@@ -455,9 +453,6 @@ impl Node {
             return;
         }
         let batch = std::mem::take(&mut self.persist.next);
-        if let Some(hard_state) = batch.hard_state {
-            self.persist.handed = hard_state;
-        }
         let (number, hard_state) = (batch.number, batch.hard_state);
         self.persist.in_flight = Some(InFlight { number, hard_state });
         outputs.push(Output::Persist(batch));
@@ -479,13 +474,12 @@ impl Node {
         if !self.snapshot_is_due() || self.apply.handed != self.apply.applied {
             return;
         }
-        // A snapshot record counts only when the WAL knows its index to be committed.
-        if self.persist.handed.commit < self.apply.applied {
+        // The WAL's record counts only when the WAL knows its index to be committed, and the
+        // record may be written by another thread than the batch that says so.
+        if self.persist.written.commit < self.apply.applied {
             self.persist.flush = true;
             self.emit_persist(outputs);
-            if self.persist.handed.commit < self.apply.applied {
-                return;
-            }
+            return;
         }
         self.snapshots.under_way = true;
         self.snapshots.forced = false;

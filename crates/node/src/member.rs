@@ -298,24 +298,7 @@ fn assemble(
             .map_or(snapshot.index, |entry| entry.index),
         torn: recovered.torn,
     };
-    let node_config = machine::Config {
-        raft: raft::Config {
-            id,
-            election_ticks: config.election_ticks,
-            pre_vote: config.pre_vote,
-            seed: config.seed,
-        },
-        tick_ms: config.tick_ms,
-        snapshot_count: config.snapshot_count,
-        catch_up_entries: config.catch_up_entries,
-        name: config.name.clone(),
-        client_urls: config.client_urls.clone(),
-        version: machine::cluster_version_of(api::version::SERVER),
-        cluster_version: members.cluster_version().map(str::to_owned),
-        snapshot_index: snapshot.index,
-        state_index: report.database,
-        request_ids: Arc::new(RequestIds::new(id, config.unix_ms)),
-    };
+    let node_config = node_config(config, id, &report, members.cluster_version());
     let restored = Restored {
         hard_state: recovered.hard_state,
         // The configuration that the database has; entries that it has applied and that come
@@ -344,4 +327,30 @@ fn assemble(
         committer: state.committer,
         report,
     })
+}
+
+fn node_config(
+    config: &Config,
+    id: MemberId,
+    report: &Report,
+    cluster_version: Option<&str>,
+) -> machine::Config {
+    machine::Config {
+        raft: raft::Config {
+            id,
+            election_ticks: config.election_ticks,
+            pre_vote: config.pre_vote,
+            seed: config.seed,
+        },
+        tick_ms: config.tick_ms,
+        snapshot_count: config.snapshot_count,
+        catch_up_entries: config.catch_up_entries,
+        name: config.name.clone(),
+        client_urls: config.client_urls.clone(),
+        version: machine::cluster_version_of(api::version::SERVER),
+        cluster_version: cluster_version.map(str::to_owned),
+        snapshot_index: report.snapshot.index,
+        state_index: report.database,
+        request_ids: Arc::new(RequestIds::new(id, config.unix_ms)),
+    }
 }

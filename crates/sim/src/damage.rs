@@ -69,7 +69,7 @@ pub fn strike(
 
 /// Flips a bit, overwrites a few bytes, or blanks a sector.
 fn hurt(bytes: &mut [u8], offset: usize, rng: &mut Rng) -> usize {
-    let end = match rng.below(4) {
+    match rng.below(4) {
         0 | 1 => {
             bytes[offset] ^= 1 << rng.below(8);
             offset + 1
@@ -85,10 +85,9 @@ fn hurt(bytes: &mut [u8], offset: usize, rng: &mut Rng) -> usize {
             let begin = offset / SECTOR_BYTES * SECTOR_BYTES;
             let end = (begin + SECTOR_BYTES).min(bytes.len());
             bytes[begin..end].fill(0);
-            return end;
+            end
         }
-    };
-    end
+    }
 }
 
 fn target(setup: &Setup, disk: &SimFs, rng: &mut Rng) -> Option<(PathBuf, usize)> {

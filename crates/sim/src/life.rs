@@ -29,7 +29,36 @@ pub struct Setup {
     pub keep_wals: usize,
     /// Requests that may be under way at once.
     pub requests_max: usize,
+    /// How often each of [`STEPS`] is taken, so that in some runs one thread is slow.
+    pub weights: [u64; STEPS.len()],
 }
+
+/// What a step can be.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Propose,
+    Read,
+    Wal,
+    Core,
+    Commit,
+    Sweep,
+    Snapshot,
+    Tick,
+    Check,
+}
+
+/// Every kind of step with its usual weight.
+pub const STEPS: [(Kind, u64); 9] = [
+    (Kind::Propose, 20),
+    (Kind::Read, 8),
+    (Kind::Wal, 30),
+    (Kind::Core, 22),
+    (Kind::Commit, 6),
+    (Kind::Sweep, 5),
+    (Kind::Snapshot, 6),
+    (Kind::Tick, 3),
+    (Kind::Check, 2),
+];
 
 /// Why a life is over.
 #[derive(Debug)]
@@ -55,14 +84,13 @@ enum WalTask {
     Append(Box<Persist>),
     Sync,
     Report(u64),
-    Record(Box<Snapshot>),
 }
 
-/// Stages of a snapshot outside of the WAL thread.
+/// Stages of a snapshot; the record may come between any two tasks of the WAL thread.
 enum SnapshotStage {
     Commit(Box<Snapshot>),
     Save(Box<Snapshot>),
-    Record,
+    Record(Box<Snapshot>),
     Purge(LogIndex),
 }
 
@@ -131,21 +159,33 @@ impl<'a> Life<'a> {
         rng: &mut Rng,
         trace: &mut Trace,
     ) -> Result<(), End> {
-        match rng.below(100) {
-            0..20 => self.propose(ledger, rng, trace),
-            20..28 => self.read(ledger, rng, trace)?,
-            28..58 => self.step_wal(ledger, trace)?,
-            58..80 => self.step_core(ledger, rng, trace)?,
-            80..86 => self.commit(trace)?,
-            86..91 => self.sweep(trace)?,
-            91..95 => self.step_snapshot(ledger, trace)?,
-            95..98 => {
+        match self.draw_step(rng) {
+            Kind::Propose => self.propose(ledger, rng, trace),
+            Kind::Read => self.read(ledger, rng, trace)?,
+            Kind::Wal => self.step_wal(ledger, trace)?,
+            Kind::Core => self.step_core(ledger, rng, trace)?,
+            Kind::Commit => self.commit(trace)?,
+            Kind::Sweep => self.sweep(trace)?,
+            Kind::Snapshot => self.step_snapshot(ledger, trace)?,
+            Kind::Tick => {
                 trace.say(|| "tick".into());
                 self.input(Input::Tick, ledger);
             }
-            _ => ledger.check_state(&self.member.view, rng)?,
+            Kind::Check => ledger.check_state(&self.member.view, rng)?,
         }
         Ok(())
+    }
+
+    fn draw_step(&self, rng: &mut Rng) -> Kind {
+        let weights = &self.setup.weights;
+        let mut at = rng.below(weights.iter().sum());
+        for ((kind, _), weight) in STEPS.iter().zip(weights) {
+            match at.checked_sub(*weight) {
+                Some(rest) => at = rest,
+                None => return *kind,
+            }
+        }
+        unreachable!("the number is below the sum of the weights")
     }
 
     /// Carries out everything that is under way, and a last commit.
@@ -403,11 +443,6 @@ impl<'a> Life<'a> {
                 wal.sync().map_err(stopped)?;
             }
             WalTask::Report(number) => self.input(Input::Persisted { number }, ledger),
-            WalTask::Record(snapshot) => {
-                trace.say(|| format!("wal: record of snapshot {}", snapshot.meta.index));
-                snapshot.record(wal).map_err(chain)?;
-                self.snapshot = Some(SnapshotStage::Purge(snapshot.meta.index));
-            }
         }
         Ok(())
     }
@@ -423,10 +458,13 @@ impl<'a> Life<'a> {
             Some(SnapshotStage::Save(snapshot)) => {
                 trace.say(|| "snapshot: save".into());
                 snapshot.save(&*self.fs, &self.member.dir).map_err(chain)?;
-                self.wal.push_back(WalTask::Record(snapshot));
-                self.snapshot = Some(SnapshotStage::Record);
+                self.snapshot = Some(SnapshotStage::Record(snapshot));
             }
-            Some(SnapshotStage::Record) => self.snapshot = Some(SnapshotStage::Record),
+            Some(SnapshotStage::Record(snapshot)) => {
+                trace.say(|| format!("snapshot: record of {}", snapshot.meta.index));
+                snapshot.record(&mut self.member.wal).map_err(chain)?;
+                self.snapshot = Some(SnapshotStage::Purge(snapshot.meta.index));
+            }
             Some(SnapshotStage::Purge(index)) => {
                 let (snaps, wals) = (self.setup.keep_snaps, self.setup.keep_wals);
                 let removed = member::purge(&*self.fs, &self.member.dir, snaps, wals);

@@ -9,7 +9,7 @@ use storage::simfs::{Faults, Rng, SimFs};
 use storage::{backend, bolt, wal};
 
 use crate::ledger::Ledger;
-use crate::life::{End, Life, Setup};
+use crate::life::{End, Life, STEPS, Setup};
 use crate::workload::Shape;
 use crate::{Broken, Trace, broken, damage};
 
@@ -267,6 +267,7 @@ fn draw_setup(seed: u64, rng: &mut Rng) -> Setup {
         keep_snaps: pick(rng, &[1, 2, 5]) as usize,
         keep_wals: pick(rng, &[1, 2, 5]) as usize,
         requests_max: pick(rng, &[1, 8, 40]) as usize,
+        weights: STEPS.map(|(_, usual)| usual * pick(rng, &[1, 4, 4, 4, 16])),
     }
 }
 

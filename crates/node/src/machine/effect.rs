@@ -90,7 +90,7 @@ pub enum Output {
     /// entry of its term, so that any thread may answer linearizable reads from the state.
     SoleLeader(bool),
     /// Take a snapshot of the state exactly as it is now: everything handed out was applied, and
-    /// the WAL was told a commit index that covers it.
+    /// the WAL has reported a commit index that covers it.
     TakeSnapshot(SnapshotMeta),
     /// This member's name and client URLs are in the log and applied.
     Published,

@@ -38,7 +38,7 @@ impl Own {
     }
 }
 
-/// `ClusterMemberAttrSet`: this member's name and client URLs.
+/// Tells the cluster this member's name and client URLs.
 pub(super) fn attributes(
     id: RequestId,
     member: MemberId,
@@ -59,7 +59,7 @@ pub(super) fn attributes(
     })
 }
 
-/// `ClusterVersionSet`.
+/// Raises what all members agree to understand, `major.minor.0`.
 pub(super) fn cluster_version(id: RequestId, version: &str) -> Bytes {
     encode(InternalRaftRequest {
         header: Some(header(id)),

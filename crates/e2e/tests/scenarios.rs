@@ -37,7 +37,6 @@ macro_rules! scenarios {
 
 scenarios! {
     cluster
-    cluster_changes
     http
     kv_compaction
     kv_lease

@@ -115,7 +115,8 @@ impl RangeAnswer {
         wire::put_int(out, 4, self.count as u64);
     }
 
-    /// Appends about `max` bytes to `out`, at least one key; true while more follow.
+    /// Appends about `max` bytes to `out`, or nothing where many deleted keys lie in a row; true
+    /// while more follow.
     ///
     /// # Errors
     /// The backend failed or lacks a record: the answer cannot be completed.

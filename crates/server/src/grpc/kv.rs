@@ -149,11 +149,18 @@ impl BodySource for Chunks {
         }
         let mut chunk = self.begin.take().unwrap_or_default();
         let room = bytes_max.saturating_sub(chunk.len()).clamp(1, CHUNK_BYTES);
-        let more = self
-            .answer
-            .write_chunk(&mut chunk, room)
-            .map_err(|e| refused(e.into()))?;
-        self.done = !more;
+        // A step that passed nothing but deleted keys leaves the chunk empty, which would be
+        // taken for the end.
+        loop {
+            let more = self
+                .answer
+                .write_chunk(&mut chunk, room)
+                .map_err(|e| refused(e.into()))?;
+            self.done = !more;
+            if self.done || !chunk.is_empty() {
+                break;
+            }
+        }
         Ok(Some(chunk.into()))
     }
 }

@@ -11,7 +11,7 @@ mod line;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
@@ -133,7 +133,7 @@ pub fn install(
     guard: &Guard,
 ) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
     tracing::subscriber::set_global_default(lines)?;
-    let guard = guard.clone();
+    let guard = INSTALLED.get_or_init(|| guard.clone());
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
@@ -141,6 +141,17 @@ pub fn install(
         guard.flush();
     }));
     Ok(())
+}
+
+/// The log of the process, for [`flush`].
+static INSTALLED: OnceLock<Guard> = OnceLock::new();
+
+/// Waits until every line of the process's log is written; for whoever ends the process from the
+/// depth of a thread.
+pub fn flush() {
+    if let Some(guard) = INSTALLED.get() {
+        guard.flush();
+    }
 }
 
 /// The subscriber.

@@ -12,6 +12,8 @@ pub(crate) fn fatal(what: &str, error: &dyn Error) -> ! {
         chain.push_str(&source.to_string());
         cause = source.source();
     }
-    tracing::error!(error = %chain, "cannot {what}; stopping");
+    tracing::error!(fatal = true, error = %chain, "cannot {what}; stopping");
+    // The lines are written by another thread.
+    crate::log::flush();
     std::process::exit(1);
 }

@@ -1,6 +1,13 @@
-//! The binary as a shell sees it: output, streams and exit codes without a member.
+//! The binary as a shell or systemd sees it: output, streams, readiness, exit codes.
 
-use std::process::{Command, Output};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::Value;
 
@@ -109,4 +116,69 @@ fn an_address_in_use() {
     );
     let error = last["error"].as_str().unwrap();
     assert!(error.ends_with("bind: address already in use"), "{error}");
+}
+
+/// Starts a member on the socket file `client` and waits until it says that it is ready.
+fn member(dir: &Path) -> Child {
+    let path = dir.join("notify");
+    // The file of an earlier start.
+    let _ = std::fs::remove_file(&path);
+    let notify = UnixDatagram::bind(&path).expect("a new socket file can be bound");
+    notify
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("60 s is a legal timeout");
+    let child = Command::new(env!("CARGO_BIN_EXE_etcd"))
+        .args(["--name", "m", "--listen-client-urls", "unix://client"])
+        .args(["--advertise-client-urls", "unix://client"])
+        .current_dir(dir)
+        .env_clear()
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built with this test");
+    let mut message = [0; 64];
+    let count = notify.recv(&mut message).expect("the member gets ready");
+    assert_eq!(text(&message[..count]).trim_end(), "READY=1");
+    child
+}
+
+fn get(dir: &Path, path: &str) -> String {
+    let mut stream = UnixStream::connect(dir.join("client")).expect("the member listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .expect("the member reads");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("the member answers in text");
+    answer
+}
+
+#[test]
+fn a_member_lives_and_dies_by_the_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    for (signal, name) in [(Signal::TERM, "terminated"), (Signal::INT, "interrupt")] {
+        let child = member(dir.path());
+        let health = get(dir.path(), "/health");
+        assert!(
+            health.ends_with("{\"health\":\"true\",\"reason\":\"\"}"),
+            "{health}"
+        );
+        let pid = Pid::from_child(&child);
+        kill_process(pid, signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(signal.as_raw()));
+        let lines = lines(&output);
+        let received = lines
+            .iter()
+            .find(|line| line["msg"] == "received signal; shutting down");
+        assert_eq!(received.unwrap()["signal"], name);
+        assert_eq!(lines.last().unwrap()["msg"], "closed etcd server");
+        assert!(
+            !lines.iter().any(|line| line["level"] == "error"),
+            "{lines:?}"
+        );
+    }
+    assert!(dir.path().join("m.etcd/member/snap/db").exists());
 }

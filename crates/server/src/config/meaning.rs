@@ -380,16 +380,13 @@ fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
             "--initial-cluster-state=existing is not supported yet",
         ));
     }
-    for name in [
-        "listen-client-urls",
-        "listen-peer-urls",
-        "listen-metrics-urls",
+    for (name, schemes) in [
+        ("listen-client-urls", &[Scheme::Http, Scheme::Unix][..]),
+        ("listen-peer-urls", &[Scheme::Http]),
+        ("listen-metrics-urls", &[Scheme::Http]),
     ] {
-        if let Some(url) = raw
-            .urls(name)
-            .iter()
-            .find(|url| url.scheme() != Scheme::Http)
-        {
+        let mut urls = raw.urls(name).iter();
+        if let Some(url) = urls.find(|url| !schemes.contains(&url.scheme())) {
             return Err(verify(format!("--{name}: {url} is not supported yet")));
         }
     }

@@ -5,6 +5,7 @@ mod view;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -148,8 +149,34 @@ impl Running for Serving {
     }
 }
 
+/// Who founds the cluster; nobody when there is a log, which then knows the members itself, so
+/// that the flags for the first start may stay on the command line.
+fn founders(config: &Config) -> Result<Vec<(String, Vec<Url>)>, String> {
+    let dir = DataDir::new(&config.data_dir, config.wal_dir.as_deref());
+    if has_log(dir.wal()) {
+        return Ok(Vec::new());
+    }
+    let members = config.initial_cluster()?.members;
+    if !config.cluster.new {
+        return Err("--initial-cluster-state=existing is not supported yet".into());
+    }
+    if members.len() > 1 {
+        return Err("--initial-cluster with more than one member is not supported yet".into());
+    }
+    Ok(members)
+}
+
+fn has_log(dir: &Path) -> bool {
+    // Whatever else is wrong with the directory, the boot says better than this look could.
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return false;
+    };
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.any(|name| name.as_encoded_bytes().ends_with(b".wal"))
+}
+
 fn settings(config: &Config) -> Result<member::Config, String> {
-    let initial = config.initial_cluster()?;
+    let initial = founders(config)?;
     let text = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     let election = config.raft.heartbeat * config.raft.election_ticks;
     let now = SystemTime::now()
@@ -159,7 +186,6 @@ fn settings(config: &Config) -> Result<member::Config, String> {
         dir: DataDir::new(&config.data_dir, config.wal_dir.as_deref()),
         name: config.name.clone(),
         initial_cluster: initial
-            .members
             .iter()
             .map(|(name, urls)| InitialMember {
                 name: name.clone(),

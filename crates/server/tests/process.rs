@@ -119,7 +119,7 @@ fn an_address_in_use() {
 }
 
 /// Starts a member on the socket file `client` and waits until it says that it is ready.
-fn member(dir: &Path) -> Child {
+fn member(dir: &Path, more: &[&str]) -> Child {
     let path = dir.join("notify");
     // The file of an earlier start.
     let _ = std::fs::remove_file(&path);
@@ -130,6 +130,7 @@ fn member(dir: &Path) -> Child {
     let child = Command::new(env!("CARGO_BIN_EXE_etcd"))
         .args(["--name", "m", "--listen-client-urls", "unix://client"])
         .args(["--advertise-client-urls", "unix://client"])
+        .args(more)
         .current_dir(dir)
         .env_clear()
         .env("NOTIFY_SOCKET", &path)
@@ -158,8 +159,16 @@ fn get(dir: &Path, path: &str) -> String {
 #[test]
 fn a_member_lives_and_dies_by_the_signal() {
     let dir = tempfile::tempdir().unwrap();
-    for (signal, name) in [(Signal::TERM, "terminated"), (Signal::INT, "interrupt")] {
-        let child = member(dir.path());
+    // At a restart the flags of the first start are not looked at any more.
+    let restart: &[&str] = &[
+        "--initial-cluster-state=existing",
+        "--initial-cluster=x=http://x:1",
+    ];
+    for (signal, name, more) in [
+        (Signal::TERM, "terminated", &[][..]),
+        (Signal::INT, "interrupt", restart),
+    ] {
+        let child = member(dir.path(), more);
         let health = get(dir.path(), "/health");
         assert!(
             health.ends_with("{\"health\":\"true\",\"reason\":\"\"}"),
@@ -181,4 +190,35 @@ fn a_member_lives_and_dies_by_the_signal() {
         );
     }
     assert!(dir.path().join("m.etcd/member/snap/db").exists());
+}
+
+#[test]
+fn what_cannot_be_founded() {
+    let cases = [
+        (
+            "--initial-cluster=y=http://localhost:2380",
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (
+            "--initial-cluster=default=http://localhost:2380,b=http://b:1",
+            "--initial-cluster with more than one member is not supported yet",
+        ),
+        (
+            "--initial-cluster-state=existing",
+            "--initial-cluster-state=existing is not supported yet",
+        ),
+    ];
+    for (flag, want) in cases {
+        let urls = [
+            "--listen-client-urls=unix://c",
+            "--advertise-client-urls=unix://c",
+        ];
+        let output = etcd(&[urls[0], urls[1], flag], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let last = lines(&output).pop().unwrap();
+        assert_eq!(
+            (&last["level"], &last["error"]),
+            (&"fatal".into(), &want.into())
+        );
+    }
 }

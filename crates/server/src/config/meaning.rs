@@ -375,11 +375,6 @@ fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
             }
         }
     }
-    if raw.text("initial-cluster-state") == "existing" {
-        return Err(verify(
-            "--initial-cluster-state=existing is not supported yet",
-        ));
-    }
     for (name, schemes) in [
         ("listen-client-urls", &[Scheme::Http, Scheme::Unix][..]),
         ("listen-peer-urls", &[Scheme::Http]),

@@ -356,10 +356,6 @@ fn refusals_in_etcds_words() {
         ("--cert-file x", "--cert-file is not supported yet"),
         ("--discovery-srv x", "--discovery-srv is not supported yet"),
         (
-            "--initial-cluster-state existing",
-            "--initial-cluster-state=existing is not supported yet",
-        ),
-        (
             "--listen-peer-urls https://127.0.0.1:1",
             "--listen-peer-urls: https://127.0.0.1:1 is not supported yet",
         ),

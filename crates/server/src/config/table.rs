@@ -174,7 +174,7 @@ pub const FLAGS: &[Flag] = &[
         "Milliseconds between two heartbeats of the leader."),
     flag(Member, Acts, "election-timeout", Uint, "1000",
         "Milliseconds without a leader before a member campaigns."),
-    flag(Member, Acts, "initial-election-tick-advance", Bool, "true",
+    flag(Member, Later, "initial-election-tick-advance", Bool, "true",
         "Shorten the wait for the first election after a start."),
     flag(Member, Later, "listen-peer-urls", Urls, "http://localhost:2380",
         "Addresses to listen on for other members."),
@@ -391,7 +391,7 @@ pub const FLAGS: &[Flag] = &[
          compression."),
     flag(Logging, Later, "warning-unary-request-duration", Duration, "300ms",
         "Requests that take longer are logged as warnings."),
-    flag(Logging, Later, "warning-apply-duration", Duration, "100ms",
+    flag(Logging, Acts, "warning-apply-duration", Duration, "100ms",
         "Applied entries that take longer are logged as warnings."),
 
     flag(Features, Acts, "feature-gates", Kind::Gates, "",

@@ -39,12 +39,17 @@ impl Client {
         self.check_size(&message)?;
         let mut refreshes = 0;
         let mut attempt = 0;
+        let mut last = None;
         loop {
             attempt += 1;
             let request = self.request(message.clone());
             let answer = send(self.channel(), self.response_bytes_max(), request);
             let error = match self.limited(answer).await {
                 Ok(answer) => return Ok(answer.into_inner()),
+                Err(Error::Deadline { cause }) => {
+                    let cause = cause.or(last);
+                    return Err(Error::Deadline { cause });
+                }
                 Err(error) => error,
             };
             if self.may_refresh_for(&error) && refreshes < REFRESHES_MAX {
@@ -56,11 +61,8 @@ impl Client {
             if !again || attempt == ATTEMPTS_MAX {
                 return Err(error);
             }
-            let pause = async {
-                tokio::time::sleep(RETRY_WAIT).await;
-                Ok(())
-            };
-            self.limited(pause).await?;
+            last = Some(error.to_string());
+            tokio::time::sleep(RETRY_WAIT).await;
         }
     }
 

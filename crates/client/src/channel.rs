@@ -9,14 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 use hyper::{Request, Response, Uri};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
 use crate::config::{Config, TlsConfig};
-use crate::connection::{self, Options};
+use crate::connection::{self, Connection, Options};
 use crate::endpoint::{Endpoint, Security};
 use crate::error::Error;
 use crate::tls;
@@ -39,7 +38,7 @@ struct Shared {
     options: Options,
     /// The connection of each endpoint. An async lock, so that requests that need the same new
     /// connection wait for one attempt instead of starting one each.
-    slots: Vec<tokio::sync::Mutex<Option<SendRequest<Body>>>>,
+    slots: Vec<tokio::sync::Mutex<Option<Connection>>>,
     /// Counts requests; the remainder by the number of endpoints is whose turn it is.
     turn: AtomicUsize,
     /// The last failure to connect to each endpoint, by index, for error messages.
@@ -113,27 +112,35 @@ pub(crate) fn prepare(config: &Config) -> Result<(Vec<Endpoint>, Options), Error
 
 impl Shared {
     /// A working connection to the endpoint, the one in use or a new one.
-    async fn connection(&self, index: usize) -> Option<SendRequest<Body>> {
+    async fn connection(&self, index: usize) -> Option<Connection> {
         let mut slot = self.slots[index].lock().await;
-        if let Some(sender) = slot.as_mut() {
+        if let Some(connection) = slot.as_mut() {
+            let sender = &mut connection.sender;
             if !sender.is_closed() && sender.ready().await.is_ok() {
-                return Some(sender.clone());
+                return Some(connection.clone());
             }
             *slot = None;
         }
         let outcome = connection::connect(&self.endpoints[index], &self.options).await;
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
-            Ok(sender) => {
-                failures.remove(&index);
-                *slot = Some(sender.clone());
-                Some(sender)
+            Ok(connection) => {
+                *slot = Some(connection.clone());
+                Some(connection)
             }
             Err(text) => {
-                failures.insert(index, text);
+                self.note(index, Some(text));
                 None
             }
         }
+    }
+
+    /// Remembers how the last use of an endpoint failed, or that it did not.
+    fn note(&self, index: usize, failure: Option<String>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(text) => failures.insert(index, text),
+            None => failures.remove(&index),
+        };
     }
 
     /// Gives the request to the first connection that takes it.
@@ -143,18 +150,27 @@ impl Shared {
         loop {
             for offset in 0..self.endpoints.len() {
                 let index = first.wrapping_add(offset) % self.endpoints.len();
-                let Some(mut sender) = self.connection(index).await else {
+                let Some(mut connection) = self.connection(index).await else {
                     continue;
                 };
                 self.address(&mut request, index)?;
-                match sender.try_send_request(request).await {
-                    Ok(response) => return Ok(response),
-                    Err(mut error) => match error.take_message() {
-                        // The connection closed before it took the request: not sent.
-                        Some(unsent) => request = unsent,
-                        None => return Err(broken(&error.into_error())),
-                    },
-                }
+                let mut error = match connection.sender.try_send_request(request).await {
+                    Ok(response) => {
+                        self.note(index, None);
+                        return Ok(response);
+                    }
+                    Err(error) => error,
+                };
+                let unsent = error.take_message();
+                let error = connection::chain(&error.into_error());
+                let text = connection.end().map_or(error, str::to_owned);
+                let Some(unsent) = unsent else {
+                    let text = format!("error reading from server: {text}");
+                    return Err(Status::unavailable(text));
+                };
+                // The connection closed before it took the request: not sent.
+                self.note(index, Some(format!("connection closed: {text}")));
+                request = unsent;
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RECONNECT_WAIT_MAX);
@@ -181,17 +197,6 @@ impl Shared {
             .map_err(|error| Status::internal(format!("cannot address a request: {error}")))?;
         Ok(())
     }
-}
-
-/// A request that was sent and whose answer was lost with the connection.
-fn broken(error: &hyper::Error) -> Status {
-    let mut text = format!("error reading from server: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    Status::unavailable(text)
 }
 
 impl Service<Request<Body>> for Channel {

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection to one endpoint.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -51,21 +51,43 @@ impl Options {
     }
 }
 
+/// A connection, and how it ended once it has. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) sender: SendRequest<Body>,
+    ended: Arc<OnceLock<String>>,
+}
+
+impl Connection {
+    /// Why the connection ended, if it ended with an error.
+    pub(crate) fn end(&self) -> Option<&str> {
+        self.ended.get().map(String::as_str)
+    }
+}
+
+/// An error with what led to it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
 /// Connects, shakes hands and starts the task that serves the connection.
 ///
 /// # Errors
 /// The first step that failed, as a sentence for a log.
-pub(crate) async fn connect(
-    endpoint: &Endpoint,
-    options: &Options,
-) -> Result<SendRequest<Body>, String> {
+pub(crate) async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Connection, String> {
     tokio::time::timeout(options.dial_timeout, dial(endpoint, options))
         .await
         .unwrap_or_else(|_| Err("connecting took longer than the dial timeout".to_owned()))
         .map_err(|error| format!("error while dialing {}: {error}", endpoint.text))
 }
 
-async fn dial(endpoint: &Endpoint, options: &Options) -> Result<SendRequest<Body>, String> {
+async fn dial(endpoint: &Endpoint, options: &Options) -> Result<Connection, String> {
     let tls = options.tls_for(endpoint).map(Arc::clone);
     handshake(open(endpoint, options, tls).await?, options).await
 }
@@ -108,10 +130,7 @@ pub(crate) async fn open(
     Ok(Box::new(stream))
 }
 
-async fn handshake(
-    stream: Box<dyn Stream>,
-    options: &Options,
-) -> Result<SendRequest<Body>, String> {
+async fn handshake(stream: Box<dyn Stream>, options: &Options) -> Result<Connection, String> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -126,11 +145,15 @@ async fn handshake(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
+    let ended = Arc::new(OnceLock::new());
+    let end = Arc::clone(&ended);
     tokio::spawn(async move {
-        // How a connection ended is told to the requests on it; here nobody waits for it.
-        let _ended = connection.await;
+        if let Err(error) = connection.await {
+            // Only this task writes.
+            let _first = end.set(chain(&error));
+        }
     });
-    Ok(sender)
+    Ok(Connection { sender, ended })
 }
 
 fn text_of(error: io::Error) -> String {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use api::Code;
 
+use crate::connection::chain;
+
 /// Why a request had no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -74,11 +76,30 @@ impl std::error::Error for Error {}
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
+        if let Some(error) = connection_error(&status) {
+            let message = format!("error reading from server: {}", chain(error));
+            return Error::Rpc {
+                code: Code::Unavailable,
+                message,
+            };
+        }
         Error::Rpc {
             code: code_of(status.code()),
             message: status.message().to_owned(),
         }
     }
+}
+
+/// The connection's error behind a status that no server sent.
+fn connection_error(status: &tonic::Status) -> Option<&hyper::Error> {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
 }
 
 fn code_of(code: tonic::Code) -> Code {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use api::pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tonic::Streaming;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Streaming};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -66,20 +66,21 @@ impl Client {
 }
 
 async fn renew(client: &Client, lease: i64) -> Result<LeaseKeepAliveResponse, tonic::Status> {
-    let mut stream = open(client).await?;
-    let ended = || tonic::Status::unavailable("the keep-alive stream ended");
-    stream
-        .requests
-        .send(LeaseKeepAliveRequest { id: lease })
-        .await
-        .map_err(|_| ended())?;
+    let mut stream = open(client, lease).await?;
     stream.answers.message().await?.ok_or_else(ended)
 }
 
-async fn open(client: &Client) -> Result<Stream, tonic::Status> {
+fn ended() -> tonic::Status {
+    tonic::Status::unavailable("the keep-alive stream ended")
+}
+
+/// Opens a stream with a first renewal: a server may say nothing before it was asked.
+async fn open(client: &Client, lease: i64) -> Result<Stream, tonic::Status> {
     let (requests, queue) = mpsc::channel(1);
-    let request: Request<ReceiverStream<LeaseKeepAliveRequest>> =
-        client.request(ReceiverStream::new(queue));
+    requests
+        .try_send(LeaseKeepAliveRequest { id: lease })
+        .map_err(|_| ended())?;
+    let request = client.request(ReceiverStream::new(queue));
     let answers = client
         .lease_stub()
         .lease_keep_alive(request)
@@ -130,16 +131,14 @@ impl KeepAlive {
     }
 
     async fn renew(&mut self) -> Result<LeaseKeepAliveResponse, tonic::Status> {
+        let request = LeaseKeepAliveRequest { id: self.lease };
         let stream = match &mut self.stream {
-            Some(stream) => stream,
-            empty => empty.insert(open(&self.client).await?),
+            Some(stream) => {
+                stream.requests.send(request).await.map_err(|_| ended())?;
+                stream
+            }
+            empty => empty.insert(open(&self.client, self.lease).await?),
         };
-        let ended = || tonic::Status::unavailable("the keep-alive stream ended");
-        stream
-            .requests
-            .send(LeaseKeepAliveRequest { id: self.lease })
-            .await
-            .map_err(|_| ended())?;
         stream.answers.message().await?.ok_or_else(ended)
     }
 }

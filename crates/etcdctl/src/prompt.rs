@@ -5,10 +5,10 @@ use std::io::BufRead;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// Asks for a password: prints the prompt and reads a line of standard input, without echo when
-/// that is a terminal.
+/// that is a terminal. The end of the input is an empty password.
 ///
 /// # Errors
-/// Standard input is at its end.
+/// Standard input cannot be read.
 pub(crate) fn password(prompt: &str) -> Result<String, String> {
     crate::out::text(prompt);
     let stdin = std::io::stdin();
@@ -26,7 +26,6 @@ pub(crate) fn password(prompt: &str) -> Result<String, String> {
     }
     crate::out::text("\n");
     match outcome {
-        Ok(0) => Err("EOF".to_owned()),
         Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
         Err(error) => Err(error.to_string()),
     }

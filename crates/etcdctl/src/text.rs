@@ -330,6 +330,17 @@ fn decimal(value: u128, unit: u128) -> String {
     }
 }
 
+/// What the system says about a failed call, without the number that Rust appends and in lower
+/// case as Go has it.
+pub(crate) fn io_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| {
+        format!("{}{}", first.to_ascii_lowercase(), chars.as_str())
+    })
+}
+
 /// Prints a number of bytes in units of 1000: `20 kB`, `2.1 GB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];

@@ -105,7 +105,10 @@ async fn download(
         .truncate(true)
         .mode(0o600)
         .open(part)
-        .map_err(|error| format!("could not open {} ({error})", part.display()))?;
+        .map_err(|error| {
+            let (shown, why) = (part.display(), text::io_error(&error));
+            format!("could not open {shown} (open {shown}: {why})")
+        })?;
     let shown = part.display().to_string();
     log::line("info", "created temporary db file", &[("path", &shown)]);
     let begin = Instant::now();

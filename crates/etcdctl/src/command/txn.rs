@@ -62,11 +62,7 @@ async fn txn(mut call: Call) -> Outcome {
     let session = Session::new(&mut call)?;
     let client = session.connect().await?;
     prompt("compares:");
-    let compare = section()?
-        .iter()
-        .map(|line| parse_compare(line))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|text| Failure::new(exit::INVALID_INPUT, text))?;
+    let compare = comparisons()?;
     prompt("success requests (get, put, del):");
     let success = operations().await?;
     prompt("failure requests (get, put, del):");
@@ -81,30 +77,33 @@ async fn txn(mut call: Call) -> Outcome {
     session.printer.print(&Answer::Txn(&answer))
 }
 
-/// The lines up to the next empty one.
-fn section() -> Result<Vec<String>, Failure> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        let read = std::io::stdin().lock().read_line(&mut line);
-        let failure = match read {
-            Ok(_) if line.ends_with('\n') => None,
-            Ok(_) => Some("EOF".to_owned()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(text) = failure {
-            return Err(Failure::new(exit::INVALID_INPUT, text));
-        }
-        match line.trim() {
-            "" => return Ok(lines),
-            line => lines.push(line.to_owned()),
-        }
+/// The next line, or `None` at the end of a part.
+fn next_line() -> Result<Option<String>, Failure> {
+    let mut line = String::new();
+    let failure = match std::io::stdin().lock().read_line(&mut line) {
+        Ok(_) if line.ends_with('\n') => None,
+        Ok(_) => Some("EOF".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    match (failure, line.trim()) {
+        (Some(text), _) => Err(Failure::new(exit::INVALID_INPUT, text)),
+        (None, "") => Ok(None),
+        (None, line) => Ok(Some(line.to_owned())),
     }
+}
+
+fn comparisons() -> Result<Vec<Compare>, Failure> {
+    let mut found = Vec::new();
+    while let Some(line) = next_line()? {
+        let compare = parse_compare(&line);
+        found.push(compare.map_err(|text| Failure::new(exit::INVALID_INPUT, text))?);
+    }
+    Ok(found)
 }
 
 async fn operations() -> Result<Vec<RequestOp>, Failure> {
     let mut found = Vec::new();
-    for line in section()? {
+    while let Some(line) = next_line()? {
         found.push(operation(&line).await?);
     }
     Ok(found)

@@ -57,24 +57,24 @@ pub(super) fn print(answer: &Answer<'_>) -> Option<Vec<u8>> {
     Some(draw(head, &rows).into_bytes())
 }
 
-/// Cells wider than this are wrapped at blanks.
+/// Cells wider than this are broken at blanks; their column stays at least this wide.
 const CELL_WIDTH_MAX: usize = 30;
 
 /// Draws the box. Heads are centred, cells stand to the right.
 fn draw(head: &[&str], rows: &[Vec<String>]) -> String {
-    let wrapped: Vec<Vec<Vec<String>>> = rows
+    let broken: Vec<Vec<Vec<String>>> = rows
         .iter()
-        .map(|row| row.iter().map(|cell| wrap(cell)).collect())
+        .map(|row| row.iter().map(|cell| lines(cell)).collect())
         .collect();
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in &wrapped {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            let widest = cell
+    let mut widths: Vec<usize> = head.iter().map(|cell| width_of(cell)).collect();
+    for (row, broken) in rows.iter().zip(&broken) {
+        for (width, (cell, lines)) in widths.iter_mut().zip(row.iter().zip(broken)) {
+            let widest = lines
                 .iter()
-                .map(|line| line.chars().count())
+                .map(|line| width_of(line))
                 .max()
                 .unwrap_or_default();
-            *width = widest.max(*width);
+            *width = widest.max(width_of(cell).min(CELL_WIDTH_MAX)).max(*width);
         }
     }
     let rule: String = widths
@@ -87,7 +87,7 @@ fn draw(head: &[&str], rows: &[Vec<String>]) -> String {
         .zip(&widths)
         .map(|(cell, width)| centred(cell, *width));
     out.push_str(&format!("|{}\n{rule}+\n", heads.collect::<String>()));
-    for row in &wrapped {
+    for row in &broken {
         let height = row.iter().map(Vec::len).max().unwrap_or_default();
         for line in 0..height {
             out.push('|');
@@ -102,33 +102,69 @@ fn draw(head: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+fn width_of(text: &str) -> usize {
+    text.chars().count()
+}
+
 /// A head in the middle of its column; the odd blank stands to the right.
 fn centred(cell: &str, width: usize) -> String {
-    let free = width - cell.chars().count();
+    let free = width - width_of(cell);
     let left = free / 2;
     format!(" {}{cell}{} |", " ".repeat(left), " ".repeat(free - left))
 }
 
-fn wrap(cell: &str) -> Vec<String> {
-    if cell.chars().count() <= CELL_WIDTH_MAX || !cell.contains(' ') {
+/// Breaks a wide cell into lines of about the same length: the squares of what the lines but
+/// the last lack are as small as can be.
+fn lines(cell: &str) -> Vec<String> {
+    let words: Vec<&str> = cell.split_whitespace().collect();
+    if width_of(cell) <= CELL_WIDTH_MAX || words.len() < 2 {
         return vec![cell.to_owned()];
     }
-    let mut lines: Vec<String> = Vec::new();
-    for word in cell.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= CELL_WIDTH_MAX => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+    let longest = words
+        .iter()
+        .map(|word| width_of(word))
+        .max()
+        .unwrap_or_default();
+    let limit = longest.max(CELL_WIDTH_MAX);
+    let line = |from: usize, to: usize| words[from..to].join(" ");
+    // best[i] is the cost of the words from i on, and where the line that begins there ends.
+    let mut best = vec![(0, words.len()); words.len() + 1];
+    for from in (0..words.len()).rev() {
+        if width_of(&line(from, words.len())) <= limit {
+            continue;
         }
+        let ends = (from + 1..words.len()).filter(|to| width_of(&line(from, *to)) <= limit);
+        let costs = ends.map(|to| ((limit - width_of(&line(from, to))).pow(2) + best[to].0, to));
+        best[from] = costs.min().expect("a line takes at least its longest word");
     }
-    lines
+    let mut broken = Vec::new();
+    let mut from = 0;
+    while from < words.len() {
+        let to = best[from].1;
+        broken.push(line(from, to));
+        from = to;
+    }
+    broken
 }
 
 #[cfg(test)]
 mod tests {
-    use super::draw;
+    use super::{draw, lines};
+
+    #[test]
+    fn wide_cells_are_broken_at_blanks() {
+        assert_eq!(lines("short enough"), ["short enough"]);
+        assert_eq!(lines(&"x".repeat(40)), ["x".repeat(40)]);
+        let alarm = "memberID:2493354512146466098 alarm:NOSPACE";
+        assert_eq!(
+            lines(alarm),
+            ["memberID:2493354512146466098", "alarm:NOSPACE"]
+        );
+        assert_eq!(
+            lines("the cluster has lost its leader and cannot answer"),
+            ["the cluster has lost its", "leader and cannot answer"]
+        );
+    }
 
     #[test]
     fn a_table_as_the_first_user_saw_it() {

@@ -144,7 +144,7 @@ impl Shared {
         if leader.is_none() {
             errors.push(api::Error::NoLeader.message().to_owned());
         }
-        errors.extend(self.view.alarms(0).iter().map(|alarm| alarm_text(alarm)));
+        errors.extend(self.view.alarms(0).iter().map(alarm_text));
         let downgrade = members.downgrade();
         pb::StatusResponse {
             header: Some(self.header().message(self.view.revision())),

@@ -48,9 +48,9 @@ use crate::metrics::Metrics;
 /// The bounds of requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// `--max-request-bytes`
+    /// `--max-request-bytes`: of the entry that a request becomes.
     pub(crate) request_bytes_max: usize,
-    /// `--max-txn-ops`
+    /// `--max-txn-ops`: compares or operations of a transaction's longest list.
     pub(crate) txn_ops_max: usize,
     /// `--quota-backend-bytes` as it is in force; 0 for none.
     pub(crate) quota_bytes: u64,

@@ -222,27 +222,25 @@ fn main() {
     ranges("range of 1,000 keys, in memory", &view, &mut random, keys);
     ranges("range of 1,000 keys, the same ones", &view, &mut random, 1);
     drop((machine, view, sweep, committer));
+    reopen(&path, config, &mut random, keys);
+}
+
+/// Opens what was written, with records in memory and without.
+fn reopen(path: &Path, config: Config, random: &mut Random, keys: usize) {
     let begin = cpu();
-    let (opened, committer) = open(&path, config.clone());
+    let (opened, committer) = open(path, config.clone());
     println!("{:44} {:10.0} ms", "open", (cpu() - begin).as_millis());
     drop((opened, committer));
-    let (opened, _committer) = open(
-        &path,
-        Config {
-            value_budget: 0,
-            ..config
-        },
-    );
-    gets(
-        "get, random, from the file",
-        &opened.view,
-        &mut random,
-        keys,
-    );
+    let without_memory = Config {
+        value_budget: 0,
+        ..config
+    };
+    let (opened, _committer) = open(path, without_memory);
+    gets("get, random, from the file", &opened.view, random, keys);
     ranges(
         "range of 1,000 keys, from the file",
         &opened.view,
-        &mut random,
+        random,
         keys,
     );
 }

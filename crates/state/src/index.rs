@@ -454,7 +454,7 @@ impl Index {
         self.order.runs(span, &self.slots)
     }
 
-    /// A slot of a run.
+    /// What an id out of [`Index::runs`] stands for.
     pub(crate) fn run_slot(&self, id: u32) -> &Slot {
         self.slots.slot(id)
     }

@@ -48,16 +48,7 @@ pub(crate) fn start(
     }
     let post = || Post::new(mailboxes.clone(), Arc::clone(&shared.desk));
     let wal = Arc::new(WalSlot::new(member.wal, metrics));
-    let sweep = SweepThread {
-        shared: Arc::clone(&shared),
-        inbox: Arc::clone(&shared.sweep),
-        sweep: member.sweep,
-        commits: Arc::clone(&shared.commits),
-        post: post(),
-        pause: config.compaction.sleep,
-        waiting: Vec::new(),
-        finished: -1,
-    };
+    let sweep = SweepThread::new(&shared, member.sweep, post(), config.compaction.sleep);
     let hashing = HashThread {
         shared: Arc::clone(&shared),
         inbox: Arc::clone(&shared.hashing),

@@ -32,18 +32,38 @@ pub(crate) enum ToSweep {
 }
 
 pub(crate) struct SweepThread {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) inbox: Arc<Mailbox<ToSweep>>,
-    pub(crate) sweep: Sweep,
-    pub(crate) commits: Arc<Mailbox<ToCommit>>,
-    pub(crate) post: Post,
-    /// `--compaction-sleep-interval`
-    pub(crate) pause: Duration,
-    pub(crate) waiting: Vec<(i64, Token, Vec<u8>)>,
-    pub(crate) finished: i64,
+    shared: Arc<Shared>,
+    inbox: Arc<Mailbox<ToSweep>>,
+    sweep: Sweep,
+    commits: Arc<Mailbox<ToCommit>>,
+    post: Post,
+    pause: Duration,
+    /// Revision, asker and answer of those who wait for the deletions.
+    waiting: Vec<(i64, Token, Vec<u8>)>,
+    /// Last compaction that is carried out and committed; -1 for none since the start.
+    finished: i64,
 }
 
 impl SweepThread {
+    /// `pause` is `--compaction-sleep-interval`.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        sweep: Sweep,
+        post: Post,
+        pause: Duration,
+    ) -> SweepThread {
+        SweepThread {
+            shared: Arc::clone(shared),
+            inbox: Arc::clone(&shared.sweep),
+            sweep,
+            commits: Arc::clone(&shared.commits),
+            post,
+            pause,
+            waiting: Vec::new(),
+            finished: -1,
+        }
+    }
+
     pub(crate) fn run(mut self) {
         let mut messages = Vec::new();
         // A compaction that a crash interrupted goes on at once.

@@ -58,6 +58,25 @@ impl Reader {
         Ok(value.map(|bytes| Arc::from(&bytes[..])))
     }
 
+    /// The file and at most `limit` writes of each batch, all of one moment; true with those of a
+    /// batch that has more.
+    fn layers(
+        &self,
+        bucket: Bucket,
+        begin: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+    ) -> (bolt::ReadTx, (Vec<Write>, bool), (Vec<Write>, bool)) {
+        let overlay = self.shared.overlay.read();
+        let tx = self.shared.db.begin_read();
+        let open = overlay.open.copy_range(bucket, begin, end, limit);
+        let committing = match &overlay.committing {
+            Some(layer) => layer.copy_range(bucket, begin, end, limit),
+            None => (Vec::new(), false),
+        };
+        (tx, open, committing)
+    }
+
     /// Calls `each` for at most `limit` records with `begin <= key < end`, in key order, all of
     /// one moment. Returns where to go on, or `None` when the range is done.
     ///
@@ -72,16 +91,7 @@ impl Reader {
         mut each: impl FnMut(&[u8], &[u8]),
     ) -> Result<Option<Vec<u8>>, Error> {
         let at = |source| Error::Read { bucket, source };
-        let (tx, open, committing) = {
-            let overlay = self.shared.overlay.read();
-            let tx = self.shared.db.begin_read();
-            let open = overlay.open.copy_range(bucket, begin, end, limit);
-            let committing = match &overlay.committing {
-                Some(layer) => layer.copy_range(bucket, begin, end, limit),
-                None => (Vec::new(), false),
-            };
-            (tx, open, committing)
-        };
+        let (tx, open, committing) = self.layers(bucket, begin, end, limit);
         // Beyond the last copied write of a layer that has more, the layer is unknown.
         let known_to = [&open, &committing]
             .into_iter()

@@ -76,7 +76,10 @@ impl Sweep {
     /// # Errors
     /// The database failed.
     pub fn migrate(&mut self, cluster_version: &str) -> Result<bool, Fatal> {
-        let recorded = self.shared.reader.get(Bucket::Meta, meta::STORAGE_VERSION)?;
+        let recorded = self
+            .shared
+            .reader
+            .get(Bucket::Meta, meta::STORAGE_VERSION)?;
         let wanted = minor_of(cluster_version)
             .filter(|&minor| minor >= FIRST_RECORDED)
             .map(|(major, minor)| format!("{major}.{minor}.0"));

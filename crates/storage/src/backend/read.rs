@@ -66,7 +66,7 @@ impl Reader {
         begin: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-    ) -> (bolt::ReadTx, (Vec<Write>, bool), (Vec<Write>, bool)) {
+    ) -> (crate::bolt::ReadTx, (Vec<Write>, bool), (Vec<Write>, bool)) {
         let overlay = self.shared.overlay.read();
         let tx = self.shared.db.begin_read();
         let open = overlay.open.copy_range(bucket, begin, end, limit);

@@ -232,6 +232,12 @@ impl View {
         self.shared.reader.size_in_use()
     }
 
+    /// Read transactions that are open on the database.
+    #[must_use]
+    pub fn open_readers(&self) -> usize {
+        self.shared.reader.open_readers()
+    }
+
     /// The version of the database's schema; `None` up to 3.5.
     ///
     /// # Errors

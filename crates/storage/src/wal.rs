@@ -183,6 +183,8 @@ pub struct Wal {
     /// Written since the last sync.
     dirty: bool,
     poisoned: bool,
+    /// See [`Wal::written_bytes`].
+    written_bytes: u64,
 }
 
 impl std::fmt::Debug for Wal {
@@ -280,6 +282,12 @@ impl Wal {
         self.last
     }
 
+    /// Bytes of records written since the log was opened.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
     /// Whether something was written that no sync has covered.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -345,6 +353,7 @@ impl Wal {
             .write_all_at(&self.encoder.buf, self.offset);
         written.map_err(|e| Error::io("write WAL segment", &self.tail_path())(e))?;
         self.offset += bytes;
+        self.written_bytes += bytes;
         self.dirty = true;
         self.encoder.buf.clear();
         self.encoder.buf.shrink_to(BUFFER_BYTES_MAX);

@@ -47,6 +47,7 @@ impl WalSlot {
             fatal("append to the write-ahead log", &error);
         }
         self.metrics.wal_write.observe_seconds(begin.elapsed());
+        self.metrics.wal_write_bytes.set_u64(wal.written_bytes());
         if batch.must_sync {
             let begin = Instant::now();
             if let Err(error) = wal.sync() {

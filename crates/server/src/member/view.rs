@@ -143,6 +143,9 @@ impl MemberView for Probe {
         metrics.current_revision.set(shared.view.revision());
         metrics.compact_revision.set(shared.view.compact_revision());
         metrics.keys.set_u64(shared.view.keys());
+        metrics
+            .open_reads
+            .set_u64(shared.view.open_readers() as u64);
         metrics.db_bytes.set_u64(shared.view.db_size());
         metrics
             .db_bytes_in_use

@@ -34,6 +34,12 @@ impl Reader {
         self.shared.size_in_use()
     }
 
+    /// Read transactions that are open on the file.
+    #[must_use]
+    pub fn open_readers(&self) -> usize {
+        self.shared.db.open_readers()
+    }
+
     /// The value of a key.
     ///
     /// # Errors

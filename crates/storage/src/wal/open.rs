@@ -208,6 +208,7 @@ impl Start {
             written: self.hard_state,
             dirty: false,
             poisoned: false,
+            written_bytes: 0,
         }
     }
 }

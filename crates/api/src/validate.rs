@@ -216,6 +216,7 @@ pub fn role_grant_permission(request: &pb::AuthRoleGrantPermissionRequest) -> Re
 #[must_use]
 pub fn is_permission_range(key: &[u8], range_end: &[u8]) -> bool {
     match range_end {
+        _ if key.is_empty() => false,
         [] | [0] => true,
         end => key < end,
     }

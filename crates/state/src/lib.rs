@@ -1,4 +1,4 @@
-//! The replicated state machine: keys and their history, leases, members, alarms.
+//! The replicated state machine: keys and their history, leases, members, alarms, users.
 //!
 //! [`Machine`] applies log entries, one explicit sequence each, and is the only writer.
 //! [`View`] answers readers on any thread; [`Sweep`] carries out compactions in the background.
@@ -39,6 +39,7 @@ mod txn;
 mod view;
 mod wire;
 
+pub use auth::Caller;
 pub use fatal::{Fatal, ReadError};
 pub use hash::KvHash;
 pub use lease::TTL_MAX;

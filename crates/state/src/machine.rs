@@ -26,9 +26,10 @@ use crate::shared::{Shared, State};
 use crate::sweep::Job;
 use crate::txn;
 
+mod auth;
 mod open;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use open::{OpenError, Opened};
 
@@ -103,6 +104,17 @@ pub enum Effect {
         now: String,
     },
     DowngradeChanged,
+    /// The auth revision or the switch changed.
+    AuthChanged,
+    /// A user logged in; the token is good until it is revoked or expires on this member.
+    TokenAssigned {
+        user: String,
+        token: String,
+    },
+    /// The tokens of a user, or of all users, are void.
+    TokensRevoked {
+        user: Option<String>,
+    },
     LeaseGranted {
         id: i64,
         ttl: i64,
@@ -334,20 +346,6 @@ impl Applying<'_> {
             return Err(Error::NoSpace);
         }
         Ok(())
-    }
-
-    /// Authentication is refused before it can be switched on, so nothing is checked yet.
-    fn check_permission(&self, _command: &Command) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Not supported by this build: stopping is better than diverging.
-    fn auth(&mut self, command: command::AuthCommand) -> Result<Outcome, Fatal> {
-        let _ = command;
-        Err(Fatal::UnknownRequest {
-            index: self.index,
-            fields: vec![1000],
-        })
     }
 
     fn execute(&mut self, command: Command) -> Result<Outcome, Fatal> {

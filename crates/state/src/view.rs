@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::Error;
+use api::pb::authpb::User;
 use api::pb::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
 use storage::backend::{Applied, Bucket, Value, meta};
 
+use crate::auth::{Caller, Kind};
 use crate::fatal::{Fatal, ReadError};
 use crate::hash::{self, KvHash};
 use crate::index::Seen;
@@ -206,10 +208,46 @@ impl View {
         self.shared.state.read().index.live()
     }
 
-    /// True when authentication is on.
+    /// Whether authentication is on, and the auth revision.
     #[must_use]
-    pub fn is_auth_enabled(&self) -> bool {
-        self.shared.state.read().auth.enabled
+    pub fn auth_status(&self) -> (bool, u64) {
+        let state = self.shared.state.read();
+        (state.auth.enabled, state.auth.revision)
+    }
+
+    /// The stored user: its password hash (bcrypt), options and roles.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<User> {
+        self.shared.state.read().auth.user(name).cloned()
+    }
+
+    /// Whether the caller may read `[key, range_end)`.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
+    pub fn check_read(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Error> {
+        self.shared
+            .state
+            .read()
+            .auth
+            .check(caller, Kind::Read, key, range_end)
+    }
+
+    /// Whether the caller may do everything in the transaction.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
+    pub fn check_txn(&self, caller: &Caller, txn: &TxnRequest) -> Result<(), Error> {
+        let state = self.shared.state.read();
+        state.auth.check_txn(caller, &state.leases, txn)
+    }
+
+    /// Whether the caller has the root role.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `UserNotFound`, `PermissionDenied`.
+    pub fn check_root(&self, caller: &Caller) -> Result<(), Error> {
+        self.shared.state.read().auth.check_root(caller)
     }
 
     /// Keys that the index holds, deleted ones with history included, and the bytes of records

@@ -156,6 +156,12 @@ fn restore_records(reader: &Reader, state: &mut State, config: &Config) -> Resul
         state.members.restore_removed(key)
     })?;
     state.auth = Auth::restore(reader)?;
+    scan(reader, Bucket::AuthUsers, |_, value| {
+        state.auth.restore_user(value)
+    })?;
+    scan(reader, Bucket::AuthRoles, |_, value| {
+        state.auth.restore_role(value)
+    })?;
     Ok(())
 }
 

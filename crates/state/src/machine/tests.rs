@@ -269,3 +269,216 @@ fn a_transaction_sees_its_own_writes() {
         .collect();
     assert_eq!(counts, [(0, 1), (1, 2)]);
 }
+
+fn request(put: pb::PutRequest) -> pb::InternalRaftRequest {
+    pb::InternalRaftRequest {
+        put: Some(put),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn an_entry_at_or_below_the_applied_index_has_no_effect() {
+    let mut rig = Rig::new();
+    let entry = rig.entry(request(put_request("a", "1")));
+    rig.machine.apply(&entry).unwrap();
+    let again = rig.machine.apply(&entry).unwrap();
+    assert_eq!(
+        (again.outcome, again.effects.len()),
+        (Ok(Reply::Nothing), 0)
+    );
+    assert_eq!(rig.view.revision(), 2);
+    assert_eq!(rig.view.applied().index, LogIndex(1));
+}
+
+#[test]
+fn an_unknown_request_stops_the_member() {
+    let mut rig = Rig::new();
+    let mut entry = rig.entry(pb::InternalRaftRequest::default());
+    entry.data = vec![0xa2, 0x06, 0x02, 0x08, 0x01, 0x9a, 0x83, 0x01, 0x00].into();
+    match rig.machine.apply(&entry) {
+        Err(Fatal::UnknownRequest {
+            index: LogIndex(1),
+            fields,
+        }) => assert_eq!(fields, [2099]),
+        other => panic!("{other:?}"),
+    }
+    entry.data = vec![0x22, 0x7f].into();
+    assert!(matches!(
+        rig.machine.apply(&entry),
+        Err(Fatal::Undecodable { .. })
+    ));
+}
+
+#[test]
+fn releases_before_3_6_publish_with_v2_requests() {
+    let mut rig = Rig::new();
+    let mut entry = rig.entry(pb::InternalRaftRequest::default());
+    // The version that a 3.5.1 leader set, with every zero field that it writes.
+    let hex = "088494fc9be4c0a8b3c3011203505554\
+               1a0a2f302f76657273696f6e2205332e352e302800320038004800500058006000680070007800800100";
+    let bytes = (0..hex.len()).step_by(2);
+    let data: Vec<u8> = bytes
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect();
+    entry.data = data.into();
+    let applied = rig.machine.apply(&entry).unwrap();
+    assert!(applied.request.is_some());
+    assert_eq!(rig.view.members().cluster_version(), Some("3.5.0"));
+}
+
+#[test]
+fn a_full_store_refuses_after_writing_once_more() {
+    let config = Config {
+        quota_bytes: Some(64 << 10),
+        ..Config::default()
+    };
+    let mut rig = Rig::open(tempfile::tempdir().unwrap(), config);
+    let mut refused = None;
+    for n in 0..1000 {
+        let entry = rig.entry(request(put_request(&format!("{n}"), &"v".repeat(1000))));
+        let applied = rig.machine.apply(&entry).unwrap();
+        if applied.outcome == Err(Error::NoSpace) {
+            assert_eq!(applied.effects[..], [Effect::QuotaExceeded]);
+            refused = Some(n);
+            break;
+        }
+    }
+    // The write is done, as on members with more room.
+    assert_eq!(rig.view.keys(), refused.unwrap() + 1);
+    let alarm = pb::AlarmRequest {
+        action: 1,
+        member_id: 7,
+        alarm: 1,
+    };
+    let alarm = pb::InternalRaftRequest {
+        alarm: Some(alarm),
+        ..Default::default()
+    };
+    rig.apply(alarm).unwrap();
+    assert_eq!(
+        rig.apply(request(put_request("x", ""))),
+        Err(Error::NoSpace)
+    );
+    assert_eq!(rig.view.keys(), refused.unwrap() + 1);
+    rig.delete("0");
+    assert_eq!(rig.view.keys(), refused.unwrap());
+    let rig = rig.reopen(true);
+    assert!(rig.view.is_alarmed(pb::AlarmType::Nospace));
+}
+
+#[test]
+fn a_corrupt_alarm_stops_writes_but_not_reads() {
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    let corrupt = pb::AlarmRequest {
+        action: 1,
+        member_id: 7,
+        alarm: 2,
+    };
+    let corrupt = pb::InternalRaftRequest {
+        alarm: Some(corrupt),
+        ..Default::default()
+    };
+    rig.apply(corrupt).unwrap();
+    assert_eq!(
+        rig.apply(request(put_request("a", "2"))),
+        Err(Error::Corrupt)
+    );
+    assert_eq!(rig.compact(2), Err(Error::Corrupt));
+    let range = pb::RangeRequest {
+        key: "a".into(),
+        ..Default::default()
+    };
+    assert_eq!(rig.range(&range).unwrap().kvs[0].value, "1");
+    // An action that does not exist changes nothing.
+    let odd = pb::AlarmRequest {
+        action: 99,
+        member_id: 7,
+        alarm: 2,
+    };
+    let odd = pb::InternalRaftRequest {
+        alarm: Some(odd),
+        ..Default::default()
+    };
+    rig.apply(odd).unwrap();
+    let disarm = pb::AlarmRequest {
+        action: 2,
+        member_id: 7,
+        alarm: 2,
+    };
+    let disarm = pb::InternalRaftRequest {
+        alarm: Some(disarm),
+        ..Default::default()
+    };
+    rig.apply(disarm).unwrap();
+    rig.put("a", "2");
+}
+
+#[test]
+fn a_long_answer_stays_at_its_revision() {
+    for budget in [0, 1 << 30] {
+        let config = Config {
+            value_budget: budget,
+            ..Config::default()
+        };
+        let mut rig = Rig::open(tempfile::tempdir().unwrap(), config);
+        for n in 0..3000 {
+            rig.put(&format!("{n:05}"), &"v".repeat(100));
+        }
+        let revision = rig.view.revision();
+        let request = pb::RangeRequest {
+            key: "0".into(),
+            range_end: vec![0].into(),
+            ..Default::default()
+        };
+        let mut answer = rig.view.range(&request).unwrap();
+        let mut out = Vec::new();
+        let len = answer.encoded_len();
+        let mut steps = 0;
+        while answer.write_chunk(&mut out, 10_000).unwrap() {
+            // Keys come, change and go meanwhile, and everything is compacted away.
+            rig.put(&format!("{:05}", steps * 13), "other");
+            rig.put(&format!("{:05}x", steps * 40), "new");
+            rig.delete(&format!("{:05}", steps * 17 + 1500));
+            let now = rig.view.revision();
+            rig.compact(now).unwrap();
+            assert_eq!(rig.sweep.step().unwrap(), Step::Blocked);
+            rig.committer.commit().unwrap();
+            steps += 1;
+        }
+        assert!(steps > 20);
+        assert_eq!(out.len() as u64, len);
+        let response = pb::RangeResponse::decode(&out[..]).unwrap();
+        assert_eq!((response.count, response.kvs.len()), (3000, 3000));
+        assert!(
+            response
+                .kvs
+                .iter()
+                .all(|kv| kv.mod_revision <= revision && kv.value.len() == 100)
+        );
+        rig.sweep();
+        assert_eq!(rig.view.compact_revision(), rig.view.revision());
+    }
+}
+
+#[test]
+fn an_interrupted_compaction_goes_on_after_a_restart() {
+    let mut rig = Rig::new();
+    for n in 0..50 {
+        rig.put("a", &n.to_string());
+    }
+    rig.delete("a");
+    rig.compact(52).unwrap();
+    let mut rig = rig.reopen(true);
+    assert_eq!((rig.view.revision(), rig.view.compact_revision()), (52, 52));
+    rig.sweep();
+    assert!(rig.view.compaction_hashes().is_empty());
+    rig.put("b", "1");
+    rig.compact(53).unwrap();
+    rig.sweep();
+    assert_eq!(rig.view.compaction_hashes().len(), 1);
+    // Nothing is left of "a", and the revision stands.
+    let rig = rig.reopen(true);
+    assert_eq!((rig.view.revision(), rig.view.index_size().0), (53, 1));
+}

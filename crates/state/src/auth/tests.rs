@@ -1,0 +1,293 @@
+//! Authentication through the machine.
+
+use api::Error;
+use api::pb::authpb::{Permission, UserAddOptions};
+use api::pb::etcdserverpb as pb;
+use prost::Message;
+
+use crate::auth::Caller;
+use crate::machine::tests::{Rig, put_request};
+use crate::machine::{Effect, Machine};
+use crate::reply::{Header, Reply};
+
+type Request = pb::InternalRaftRequest;
+
+/// Applies a request of a user at the present auth revision.
+fn as_user(rig: &mut Rig, user: &str, mut request: Request) -> Result<Reply, Error> {
+    let auth_revision = rig.view.auth_status().1;
+    let username = user.to_string();
+    request.header = Some(pb::RequestHeader {
+        id: 1,
+        username,
+        auth_revision,
+    });
+    rig.apply(request)
+}
+
+fn user_add(name: &str) -> Request {
+    let add = pb::AuthUserAddRequest {
+        name: name.into(),
+        hashed_password: "aGFzaA==".into(),
+        ..Default::default()
+    };
+    Request {
+        auth_user_add: Some(add),
+        ..Default::default()
+    }
+}
+
+fn grant_role(user: &str, role: &str) -> Request {
+    let (user, role) = (user.into(), role.into());
+    let grant = pb::AuthUserGrantRoleRequest { user, role };
+    Request {
+        auth_user_grant_role: Some(grant),
+        ..Default::default()
+    }
+}
+
+fn role_add(name: &str) -> Request {
+    let add = pb::AuthRoleAddRequest { name: name.into() };
+    Request {
+        auth_role_add: Some(add),
+        ..Default::default()
+    }
+}
+
+fn grant(role: &str, perm_type: i32, key: &str, end: &[u8]) -> Request {
+    let (key, range_end) = (key.to_string().into(), end.to_vec().into());
+    let perm = Some(Permission {
+        perm_type,
+        key,
+        range_end,
+    });
+    let grant = pb::AuthRoleGrantPermissionRequest {
+        name: role.into(),
+        perm,
+    };
+    Request {
+        auth_role_grant_permission: Some(grant),
+        ..Default::default()
+    }
+}
+
+fn put(key: &str) -> Request {
+    Request {
+        put: Some(put_request(key, "v")),
+        ..Default::default()
+    }
+}
+
+fn delete(key: &str, end: &str) -> Request {
+    let (key, range_end) = (key.to_string().into(), end.to_string().into());
+    let delete = pb::DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv: false,
+    };
+    Request {
+        delete_range: Some(delete),
+        ..Default::default()
+    }
+}
+
+fn enable() -> Request {
+    Request {
+        auth_enable: Some(pb::AuthEnableRequest {}),
+        ..Default::default()
+    }
+}
+
+/// Root, and alice who may write a..c, read c..e and everything from x on.
+fn enabled() -> Rig {
+    let mut rig = Rig::new();
+    for request in [
+        user_add("root"),
+        grant_role("root", "root"),
+        user_add("alice"),
+        role_add("r"),
+        grant("r", 1, "a", b"b"),
+        grant("r", 1, "b", b"c"),
+        grant("r", 0, "c", b"e"),
+        grant("r", 2, "x", &[0]),
+        grant_role("alice", "r"),
+        enable(),
+    ] {
+        rig.apply(request).unwrap();
+    }
+    rig
+}
+
+#[test]
+fn the_switch_needs_root_with_its_role() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.apply(enable()), Err(Error::RootUserNotExist));
+    rig.apply(user_add("root")).unwrap();
+    assert_eq!(rig.apply(enable()), Err(Error::RootRoleNotExist));
+    rig.apply(grant_role("root", "root")).unwrap();
+    assert_eq!(rig.view.auth_status(), (false, 3));
+    rig.apply(enable()).unwrap();
+    assert_eq!(rig.view.auth_status(), (true, 3));
+}
+
+#[test]
+fn permissions_are_checked_when_a_write_is_applied() {
+    let mut rig = enabled();
+    let denied = Err(Error::PermissionDenied);
+    let mut outcome = |user: &str, request| as_user(&mut rig, user, request).map(drop);
+    assert_eq!(outcome("", put("a")), denied);
+    assert_eq!(outcome("nobody", put("a")), denied);
+    assert_eq!(outcome("alice", put("a")), Ok(()));
+    assert_eq!(outcome("alice", put("c")), denied);
+    assert_eq!(outcome("alice", put("zzz")), Ok(()));
+    assert_eq!(outcome("root", put("c")), Ok(()));
+    // Adjacent intervals are one.
+    assert_eq!(outcome("alice", delete("a", "c")), Ok(()));
+    assert_eq!(outcome("alice", delete("a", "c1")), denied);
+    assert_eq!(outcome("alice", delete("y", "\0")), Ok(()));
+    let mut back = put_request("a", "v");
+    back.prev_kv = true;
+    assert_eq!(
+        outcome(
+            "alice",
+            Request {
+                put: Some(back),
+                ..Default::default()
+            }
+        ),
+        denied
+    );
+    assert_eq!(outcome("alice", role_add("r2")), denied);
+    assert_eq!(outcome("", role_add("r2")), Err(Error::UserEmpty));
+    assert_eq!(outcome("nobody", role_add("r2")), Err(Error::UserNotFound));
+    assert_eq!(rig.apply(put("a")), Err(Error::UserEmpty));
+    let read = |rig: &Rig, revision, key: &[u8], end: &[u8]| {
+        rig.view.check_read(
+            &Caller {
+                user: "alice".into(),
+                revision,
+            },
+            key,
+            end,
+        )
+    };
+    let (_, revision) = rig.view.auth_status();
+    assert_eq!(read(&rig, revision, b"c", b"e"), Ok(()));
+    assert_eq!(read(&rig, revision, b"c", b"f"), denied);
+    assert_eq!(
+        read(&rig, revision - 1, b"c", b"e"),
+        Err(Error::AuthOldRevision)
+    );
+}
+
+#[test]
+fn a_lease_needs_all_its_keys() {
+    let mut rig = enabled();
+    let lease_grant = Some(pb::LeaseGrantRequest { id: 5, ttl: 10 });
+    rig.apply(Request {
+        lease_grant,
+        ..Default::default()
+    })
+    .unwrap();
+    let leased = |key: &str| {
+        let put = pb::PutRequest {
+            lease: 5,
+            ..put_request(key, "v")
+        };
+        Request {
+            put: Some(put),
+            ..Default::default()
+        }
+    };
+    as_user(&mut rig, "root", leased("secret")).unwrap();
+    let denied = Err(Error::PermissionDenied);
+    assert_eq!(as_user(&mut rig, "alice", leased("a")), denied);
+    let lease_revoke = Some(pb::LeaseRevokeRequest { id: 5 });
+    let revoke = Request {
+        lease_revoke,
+        ..Default::default()
+    };
+    assert_eq!(as_user(&mut rig, "alice", revoke.clone()), denied);
+    assert!(as_user(&mut rig, "root", revoke).is_ok());
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let mut rig = enabled();
+    let rig_status = rig.view.auth_status();
+    as_user(&mut rig, "root", put("c")).unwrap();
+    let mut rig = rig.reopen(true);
+    assert_eq!(rig.view.auth_status(), rig_status);
+    assert_eq!(
+        as_user(&mut rig, "alice", put("c")),
+        Err(Error::PermissionDenied)
+    );
+    assert!(as_user(&mut rig, "alice", put("a")).is_ok());
+    assert_eq!(rig.view.user("alice").unwrap().password, "hash");
+}
+
+#[test]
+fn a_simple_token_has_the_number_of_the_entry_before() {
+    let mut rig = enabled();
+    let authenticate = |name: &str| {
+        let authenticate = pb::InternalAuthenticateRequest {
+            name: name.into(),
+            simple_token: "abcdefghijklmnop".into(),
+            ..Default::default()
+        };
+        Request {
+            authenticate: Some(authenticate),
+            ..Default::default()
+        }
+    };
+    let entry = rig.entry(authenticate("alice"));
+    let applied = Machine::apply(&mut rig.machine, &entry).unwrap();
+    let mut out = Vec::new();
+    applied
+        .outcome
+        .unwrap()
+        .encode(&Header::default(), &mut out);
+    let token = pb::AuthenticateResponse::decode(&out[..]).unwrap().token;
+    assert_eq!(token, format!("abcdefghijklmnop.{}", entry.index.0 - 1));
+    let user = "alice".to_string();
+    assert_eq!(applied.effects[..], [Effect::TokenAssigned { user, token }]);
+    assert_eq!(rig.apply(authenticate("nobody")), Err(Error::AuthFailed));
+    let options = Some(UserAddOptions { no_password: true });
+    let add = pb::AuthUserAddRequest {
+        name: "cert".into(),
+        options,
+        ..Default::default()
+    };
+    let request = Request {
+        auth_user_add: Some(add),
+        ..Default::default()
+    };
+    as_user(&mut rig, "root", request).unwrap();
+    assert_eq!(rig.apply(authenticate("cert")), Err(Error::AuthFailed));
+}
+
+#[test]
+fn a_deleted_role_is_taken_from_its_users() {
+    let mut rig = enabled();
+    let role_delete = Some(pb::AuthRoleDeleteRequest { role: "r".into() });
+    let request = Request {
+        auth_role_delete: role_delete,
+        ..Default::default()
+    };
+    as_user(&mut rig, "root", request).unwrap();
+    assert!(rig.view.user("alice").unwrap().roles.is_empty());
+    assert_eq!(
+        as_user(&mut rig, "alice", put("a")),
+        Err(Error::PermissionDenied)
+    );
+    let root = pb::AuthRoleDeleteRequest {
+        role: "root".into(),
+    };
+    let request = Request {
+        auth_role_delete: Some(root),
+        ..Default::default()
+    };
+    assert_eq!(
+        as_user(&mut rig, "root", request),
+        Err(Error::InvalidAuthMgmt)
+    );
+}

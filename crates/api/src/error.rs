@@ -6,6 +6,9 @@
 
 use std::fmt;
 
+#[cfg(test)]
+mod tests;
+
 /// A gRPC status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

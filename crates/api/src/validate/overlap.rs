@@ -12,7 +12,9 @@ struct Changes<'a> {
     deletes: Deletes<'a>,
 }
 
-/// Deleted intervals, `None` for an open end; merged and sorted before they are asked.
+/// Deleted intervals; merged and sorted before they are asked. An interval with an open end
+/// (range end "\0") is not among them: etcd does not see its overlap, and clients may rely on
+/// deleting everything and putting some of it back in one transaction.
 #[derive(Default)]
 struct Deletes<'a> {
     intervals: Vec<(&'a [u8], Stop<'a>)>,
@@ -26,7 +28,6 @@ enum Stop<'a> {
     After(&'a [u8]),
     /// Before this key.
     Before(&'a [u8]),
-    Never,
 }
 
 impl Stop<'_> {
@@ -34,15 +35,12 @@ impl Stop<'_> {
         match self {
             Stop::After(last) => key <= *last,
             Stop::Before(end) => key < *end,
-            Stop::Never => true,
         }
     }
 
     /// True when this stop reaches at least as far as the other.
     fn reaches(&self, other: &Stop<'_>) -> bool {
         match (self, other) {
-            (Stop::Never, _) => true,
-            (_, Stop::Never) => false,
             (Stop::After(a), Stop::After(b)) | (Stop::Before(a), Stop::Before(b)) => a >= b,
             (Stop::After(a), Stop::Before(b)) => a >= b,
             (Stop::Before(a), Stop::After(b)) => a > b,
@@ -54,7 +52,6 @@ impl<'a> Deletes<'a> {
     fn push(&mut self, key: &'a [u8], range_end: &'a [u8]) {
         let stop = match range_end {
             [] => Stop::After(key),
-            [0] => Stop::Never,
             end if key < end => Stop::Before(end),
             _ => return,
         };

@@ -19,7 +19,7 @@ fn open(path: &Path) -> (Opened, Committer, Reader) {
         maintenance,
     } = Backend::open(Arc::new(RealFs), path, Options::default()).expect("the database opens");
     let config = Config {
-        lease_ttl_min: 2,
+        serves_auth: true,
         ..Config::default()
     };
     let opened =

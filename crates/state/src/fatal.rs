@@ -18,6 +18,8 @@ pub enum Fatal {
     Undecodable { index: LogIndex, what: &'static str },
     /// The entry asks for something that this build does not know; the fields that it sets.
     UnknownRequest { index: LogIndex, fields: Vec<u64> },
+    /// Authentication was switched on, and this member does not ask who its clients are.
+    AuthNotServed,
     /// A checked transaction failed while it was being applied.
     Txn { error: api::Error },
 }
@@ -43,6 +45,9 @@ impl fmt::Display for Fatal {
                     f,
                     "the log entry at {index} has a request of unknown kind, fields {fields:?}"
                 )
+            }
+            Fatal::AuthNotServed => {
+                f.write_str("authentication is on, which this member does not serve")
             }
             Fatal::Txn { error } => write!(f, "a checked transaction failed: {error}"),
         }

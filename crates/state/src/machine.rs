@@ -43,6 +43,9 @@ pub struct Config {
     pub value_budget: usize,
     /// Makes collisions in the index unpredictable for clients; any number.
     pub hash_seed: u64,
+    /// Whether this member asks its clients who they are. While it does not, a state in which
+    /// authentication is on stops it: reads would be answered to anybody.
+    pub serves_auth: bool,
     /// Smallest TTL of a lease, in seconds.
     pub lease_ttl_min: i64,
     /// Store checkpoints also while the cluster version is below 3.6.
@@ -59,6 +62,7 @@ impl Default for Config {
             quota_bytes: Some(2 << 30),
             value_budget: 128 << 20,
             hash_seed: 0,
+            serves_auth: false,
             lease_ttl_min: 2,
             lease_checkpoint_persist: false,
             learners_max: 1,

@@ -116,34 +116,6 @@ impl Sweep {
         }
     }
 
-    /// Raises the storage version to the cluster version's minor, once that is known; the
-    /// versions 3.6 and 3.7 differ in nothing but it. True when it changed. Lowering it needs a
-    /// look at the log and is not done here.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn raise_storage_version(&mut self) -> Result<bool, Fatal> {
-        let shared = &self.shared;
-        let cluster = shared
-            .state
-            .read()
-            .members
-            .cluster_version()
-            .and_then(minor_of);
-        let Some(cluster) = cluster.filter(|&minor| minor >= (3, 6)) else {
-            return Ok(false);
-        };
-        let stored = shared.reader.get(Bucket::Meta, meta::STORAGE_VERSION)?;
-        let stored = stored.and_then(|value| minor_of(std::str::from_utf8(&value).ok()?));
-        if stored.is_some_and(|stored| stored >= cluster) {
-            return Ok(false);
-        }
-        let mut txn = self.writer.begin();
-        txn.set_storage_version(Some(&format!("{}.{}.0", cluster.0, cluster.1)));
-        txn.commit();
-        Ok(true)
-    }
-
     fn step_index(&mut self, job: Job, next: Box<[u8]>, mut kept: u64) -> Step {
         let mut state = self.shared.state.write();
         if self.shared.is_pinned_below(job.revision) {

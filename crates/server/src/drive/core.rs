@@ -233,7 +233,11 @@ impl Core {
             | Effect::DowngradeChanged
             | Effect::LeaseGranted { .. }
             | Effect::LeaseRevoked { .. }
-            | Effect::LeaseCheckpointed { .. } => {}
+            | Effect::LeaseCheckpointed { .. }
+            // Authentication is not served yet.
+            | Effect::AuthChanged
+            | Effect::TokenAssigned { .. }
+            | Effect::TokensRevoked { .. } => {}
         }
     }
 }

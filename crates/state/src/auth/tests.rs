@@ -6,8 +6,9 @@ use api::pb::etcdserverpb as pb;
 use prost::Message;
 
 use crate::auth::Caller;
+use crate::fatal::Fatal;
 use crate::machine::tests::{Rig, put_request};
-use crate::machine::{Effect, Machine};
+use crate::machine::{Config, Effect, Machine};
 use crate::reply::{Header, Reply};
 
 type Request = pb::InternalRaftRequest;
@@ -290,4 +291,18 @@ fn a_deleted_role_is_taken_from_its_users() {
         as_user(&mut rig, "root", request),
         Err(Error::InvalidAuthMgmt)
     );
+}
+
+#[test]
+fn a_member_that_does_not_ask_who_calls_stops() {
+    let config = Config::default();
+    assert!(!config.serves_auth);
+    let mut rig = Rig::open(tempfile::tempdir().unwrap(), config);
+    rig.apply(user_add("root")).unwrap();
+    rig.apply(grant_role("root", "root")).unwrap();
+    let entry = rig.entry(enable());
+    assert!(matches!(
+        rig.machine.apply(&entry),
+        Err(Fatal::AuthNotServed)
+    ));
 }

@@ -83,6 +83,9 @@ impl Applying<'_> {
             | AuthCommand::RoleList => return Ok(self.auth_read(&command)),
             command => self.auth_change(command),
         };
+        if self.writing.state.auth.enabled && !self.shared.config.serves_auth {
+            return Err(Fatal::AuthNotServed);
+        }
         if self.writing.state.auth.revision != revision_before {
             self.effects.push(Effect::AuthChanged);
         }

@@ -156,6 +156,9 @@ fn restore_records(reader: &Reader, state: &mut State, config: &Config) -> Resul
         state.members.restore_removed(key)
     })?;
     state.auth = Auth::restore(reader)?;
+    if state.auth.enabled && !config.serves_auth {
+        return Err(Fatal::AuthNotServed);
+    }
     scan(reader, Bucket::AuthUsers, |_, value| {
         state.auth.restore_user(value)
     })?;

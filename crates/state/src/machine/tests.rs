@@ -23,7 +23,11 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Rig {
-        Rig::open(tempfile::tempdir().unwrap(), Config::default())
+        let config = Config {
+            serves_auth: true,
+            ..Config::default()
+        };
+        Rig::open(tempfile::tempdir().unwrap(), config)
     }
 
     pub(crate) fn open(dir: tempfile::TempDir, config: Config) -> Rig {

@@ -19,7 +19,7 @@ const VAGUE_NAMES: [&str; 6] = [
 const UNFINISHED: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Starts of paths that exist on one machine only.
-const MACHINE_PATHS: [&str; 4] = ["/work/", "/home/", "/root/", "/Users/"];
+const MACHINE_PATHS: [&str; 3] = ["/home/", "/root/", "/Users/"];
 
 /// One entry a line; a leading `=` asks for exactly that spelling, otherwise case is ignored.
 const BANNED_WORDS: &str = include_str!("words.txt");

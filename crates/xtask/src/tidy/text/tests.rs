@@ -28,8 +28,8 @@ fn unfinished_work_is_found() {
 #[test]
 fn paths_of_one_machine_are_found() {
     assert_eq!(rules("a.sh", "cd /home/me/etcd"), ["machine-path"]);
-    assert_eq!(rules("a.sh", "cd /work/main"), ["machine-path"]);
-    assert!(rules("a.sh", "cd target/work/ && ls https://example.org/home/").is_empty());
+    assert_eq!(rules("a.sh", "cd /home/me/main"), ["machine-path"]);
+    assert!(rules("a.sh", "cd target/home/ && ls https://example.org/home/").is_empty());
 }
 
 #[test]

@@ -136,7 +136,19 @@ impl Ledger {
         check_range(view, model, 0)?;
         let oldest = model.compacted().max(1);
         let past = oldest + rng.below((model.revision() - oldest + 1) as u64) as i64;
-        check_range(view, model, past)
+        check_range(view, model, past)?;
+        let leases: BTreeMap<i64, i64> = view
+            .leases()
+            .into_iter()
+            .map(|lease| (lease.id, lease.ttl))
+            .collect();
+        if leases != *model.leases() {
+            return Err(broken!(
+                "leases are {leases:?}, in the replay {:?}",
+                model.leases()
+            ));
+        }
+        check_hash(view, model, past)
     }
 }
 
@@ -181,17 +193,29 @@ fn check_range(view: &state::View, model: &Model, revision: i64) -> Result<(), B
     Ok(())
 }
 
+/// The hash over all records up to a revision, as members compare it.
+fn check_hash(view: &state::View, model: &Model, revision: i64) -> Result<(), Broken> {
+    let (found, _) = view
+        .hash_kv(revision)
+        .map_err(|error| broken!("hash at revision {revision} fails: {error:?}"))?;
+    match model.hash_kv(found.revision, found.compact_revision) {
+        Some(wanted) if wanted != found.hash => Err(broken!("hash {found:?} should be {wanted}")),
+        _ => Ok(()),
+    }
+}
+
 fn brief(item: Option<&Item>) -> String {
     item.map_or("absent".into(), |item| {
         let Item {
             create,
             modified,
             version,
+            lease,
             value,
         } = item;
+        let len = value.len();
         format!(
-            "{{create {create}, mod {modified}, version {version}, {} bytes}}",
-            value.len()
+            "{{create {create}, mod {modified}, version {version}, lease {lease}, {len} bytes}}"
         )
     })
 }
@@ -213,6 +237,7 @@ fn items(mut answer: state::RangeAnswer) -> Result<BTreeMap<Vec<u8>, Item>, Brok
             create: kv.create_revision,
             modified: kv.mod_revision,
             version: kv.version,
+            lease: kv.lease,
             value: kv.value.to_vec(),
         };
         (kv.key.to_vec(), item)

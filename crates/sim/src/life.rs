@@ -356,13 +356,28 @@ impl<'a> Life<'a> {
                 }
                 ledger.check_state(&self.member.view, rng)?;
             }
-            Output::Rejected(rejected) => {
-                return Err(broken!("requests of a leader are refused: {rejected:?}").into());
-            }
+            Output::Rejected(rejected) => self.on_rejected(&rejected)?,
             Output::Send(messages) => {
                 return Err(broken!("messages to nobody: {messages:?}").into());
             }
             Output::LeaderChanged { .. } | Output::Persist(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Where a thread is slow, requests may time out; nothing is said about whether they will
+    /// take effect.
+    fn on_rejected(&mut self, rejected: &[(Token, api::Error)]) -> Result<(), Broken> {
+        for (token, error) in rejected {
+            if *error != api::Error::Timeout {
+                return Err(broken!("a request of a leader is refused: {error}"));
+            }
+            match self.reads.iter().position(|(read, _)| read == token) {
+                Some(at) => {
+                    self.reads.swap_remove(at);
+                }
+                None => self.requests -= 1,
+            }
         }
         Ok(())
     }
@@ -374,6 +389,9 @@ impl<'a> Life<'a> {
         trace: &mut Trace,
     ) -> Result<(), End> {
         for entry in entries {
+            if self.member.machine.pressure() {
+                self.commit(trace)?;
+            }
             let applied = self.member.machine.apply(entry).map_err(stopped)?;
             let wanted = ledger.on_applied(entry)?;
             trace.say(|| format!("applied {}: {:?}", entry.index, applied.outcome));

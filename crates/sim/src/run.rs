@@ -111,7 +111,7 @@ impl Plan {
         // After a failed sync, what is in memory and what is on the disk differ for good, and
         // no program can see it; only a power failure is an honest continuation.
         let restart = faults.fail_sync_at.is_none() && rng.one_in(4);
-        let steps = [20, 200, 800][rng.below(3) as usize];
+        let steps = [20, 200, 800, 3000][rng.below(4) as usize];
         Plan {
             faults,
             steps: rng.below(steps),
@@ -257,7 +257,7 @@ fn draw_setup(seed: u64, rng: &mut Rng) -> Setup {
         wal,
         backend: backend::Options {
             bolt,
-            ..backend::Options::default()
+            overlay_bytes_max: pick(rng, &[0, 3000, 1 << 20]) as usize,
         },
         state,
     };

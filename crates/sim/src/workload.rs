@@ -44,7 +44,9 @@ impl Shape {
                 physical: false,
             });
         } else {
-            match rng.below(10) {
+            match rng.below(12) {
+                10 => request.lease_grant = Some(self.grant(rng)),
+                11 => request.lease_revoke = Some(pb::LeaseRevokeRequest { id: lease(rng) }),
                 0 => request.delete_range = Some(self.delete(rng)),
                 1 | 2 => request.txn = Some(self.txn(revision, rng)),
                 _ => request.put = Some(self.put(rng)),
@@ -76,10 +78,19 @@ impl Shape {
 
     fn put(&self, rng: &mut Rng) -> pb::PutRequest {
         let (key, value) = (self.key(rng).into(), self.value(rng).into());
+        let lease = if rng.one_in(5) { lease(rng) } else { 0 };
         pb::PutRequest {
             key,
             value,
+            lease,
             ..Default::default()
+        }
+    }
+
+    fn grant(&self, rng: &mut Rng) -> pb::LeaseGrantRequest {
+        pb::LeaseGrantRequest {
+            id: lease(rng),
+            ttl: 1 + rng.below(100) as i64,
         }
     }
 
@@ -166,4 +177,8 @@ impl Shape {
             request: Some(request),
         }]
     }
+}
+
+fn lease(rng: &mut Rng) -> i64 {
+    1 + rng.below(6) as i64
 }

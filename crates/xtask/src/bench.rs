@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::arguments::Arguments;
 use loader::{Extent, Shape};
 use probe::Probe;
-use process::{Server, Usage, machine_busy};
+use process::{Server, Usage, device_written, machine_busy};
 use request::Requests;
 
 /// Keys that exist before the first row.
@@ -153,7 +153,7 @@ struct Figures {
     client_cpu_us: f64,
     /// Resident memory of the server at the end, in MiB.
     resident_mib: f64,
-    /// Bytes per call that the server wrote to the disk.
+    /// Bytes per call that the disk wrote, whoever asked for it.
     written: f64,
     /// Processors that neither server nor client kept busy, but someone else.
     others: f64,
@@ -273,6 +273,7 @@ struct Mark {
     server: Usage,
     client: Usage,
     busy: f64,
+    written: f64,
 }
 
 fn measure(
@@ -290,6 +291,7 @@ fn measure(
             server: server.usage()?,
             client: Usage::of("self")?,
             busy: machine_busy()?,
+            written: device_written(&plan.directory)?,
         })
     };
     let measured = loader::run(server.address, shape, extent, &mut (row.requests)(), mark)?;
@@ -298,7 +300,7 @@ fn measure(
     let server_cpu = after.server.cpu - before.server.cpu;
     let client_cpu = after.client.cpu - before.client.cpu;
     let busy = after.busy - before.busy;
-    let written = after.server.written - before.server.written;
+    let written = after.written - before.written;
     Ok(Figures {
         throughput: measured.completed as f64 / measured.seconds,
         p50_us: measured.latencies.quantile_us(0.5),

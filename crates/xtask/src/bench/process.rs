@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -105,8 +106,6 @@ pub(crate) struct Usage {
     pub(crate) cpu: f64,
     /// Resident memory now, in bytes.
     pub(crate) resident: f64,
-    /// Bytes that went to the disk.
-    pub(crate) written: f64,
 }
 
 impl Usage {
@@ -118,12 +117,7 @@ impl Usage {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}"));
         let cpu = parse_cpu(&read("stat")?).ok_or("unknown form of /proc/PID/stat")?;
         let resident = parse_field(&read("status")?, "VmRSS:").ok_or("no VmRSS")? * 1024.0;
-        let written = parse_field(&read("io")?, "write_bytes:").ok_or("no write_bytes")?;
-        Ok(Self {
-            cpu,
-            resident,
-            written,
-        })
+        Ok(Self { cpu, resident })
     }
 }
 
@@ -134,6 +128,29 @@ impl Usage {
 pub(crate) fn machine_busy() -> Result<f64, Box<dyn Error>> {
     let text = std::fs::read_to_string("/proc/stat")?;
     parse_busy(&text).ok_or_else(|| "unknown form of /proc/stat".into())
+}
+
+/// Bytes that the block device below `directory` has written since the boot, by whomever; 0 when
+/// it has none. The count in /proc/PID/io won't do: it counts a whole folio of the page cache,
+/// up to megabytes, for each block in it that becomes dirty.
+///
+/// # Errors
+/// The directory is gone, or a kernel whose /proc differs from proc(5).
+pub(crate) fn device_written(directory: &Path) -> Result<f64, Box<dyn Error>> {
+    let device = std::fs::metadata(directory)?.dev();
+    let text = std::fs::read_to_string("/proc/diskstats")?;
+    Ok(parse_device(&text, rustix::fs::major(device), rustix::fs::minor(device)).unwrap_or(0.0))
+}
+
+/// `major minor name`, four fields of reads, then writes, merged ones, and sectors written.
+fn parse_device(diskstats: &str, major: u32, minor: u32) -> Option<f64> {
+    let line = diskstats.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let mine = fields.next()?.parse() == Ok(major) && fields.next()?.parse() == Ok(minor);
+        mine.then(|| fields.nth(7)).flatten()
+    })?;
+    const SECTOR: f64 = 512.0;
+    Some(line.parse::<f64>().ok()? * SECTOR)
 }
 
 /// utime and stime are the 14th and 15th field; the 2nd may hold blanks but ends in `)`.

@@ -26,3 +26,10 @@ fn this_process_has_a_usage() {
     assert!(usage.resident > 0.0);
     assert!(machine_busy().unwrap() >= usage.cpu);
 }
+
+#[test]
+fn sectors_written_are_read() {
+    let text = " 254 1 vda1 1 1 1 1 1 1 1 1\n 254 0 vda 182 68 592 314 402 529 10 185 0 34 51\n";
+    assert_eq!(parse_device(text, 254, 0), Some(5120.0));
+    assert_eq!(parse_device(text, 8, 0), None);
+}

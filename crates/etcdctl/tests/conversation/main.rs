@@ -2,9 +2,10 @@
 //!
 //! `ETCD_REFERENCE` and `ETCDCTL_REFERENCE` name Go's server and etcdctl (3.7), and
 //! `ETCDCTL_TABLE_REFERENCE` the etcdctl (3.4 to 3.6) that draws tables in ASCII. Our etcdctl
-//! talks to the server `ETCD_BIN` if set, else to the reference. Without them there is nothing
-//! to compare with, and the tests say so and pass. `ETCDCTL_SCENARIO` chooses scenarios whose
-//! name contains it.
+//! talks to the server `ETCD_BIN` if set, else to the reference. `ETCDCTL_SCENARIO` chooses
+//! scenarios whose name contains it. With these variables set:
+//!
+//! `cargo test -p etcdctl --features live --test conversation -- --nocapture`
 //!
 //! A scenario is a text file in `scenarios/`. Its lines:
 //!
@@ -29,8 +30,11 @@ use std::path::{Path, PathBuf};
 
 use scenario::{Said, Scenario, Tools};
 
-fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).map(PathBuf::from)
+fn variable(name: &str) -> PathBuf {
+    let value = std::env::var_os(name);
+    value
+        .unwrap_or_else(|| panic!("{name} names no binary"))
+        .into()
 }
 
 /// The differences between two runs of a scenario.
@@ -62,21 +66,16 @@ fn scenarios() -> Vec<PathBuf> {
 
 #[test]
 fn both_tools_hear_and_say_the_same() {
-    let (Some(server), Some(etcdctl), Some(table)) = (
-        variable("ETCD_REFERENCE"),
-        variable("ETCDCTL_REFERENCE"),
-        variable("ETCDCTL_TABLE_REFERENCE"),
-    ) else {
-        println!("not run: the reference binaries are not named");
-        return;
-    };
+    let server = variable("ETCD_REFERENCE");
+    let etcdctl = variable("ETCDCTL_REFERENCE");
+    let table = variable("ETCDCTL_TABLE_REFERENCE");
     let reference = Tools {
         server: server.clone(),
         etcdctl,
         table: Some(table),
     };
     let ours = Tools {
-        server: variable("ETCD_BIN").unwrap_or(server),
+        server: std::env::var_os("ETCD_BIN").map_or(server, PathBuf::from),
         etcdctl: PathBuf::from(env!("CARGO_BIN_EXE_etcdctl")),
         table: None,
     };

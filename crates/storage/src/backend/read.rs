@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use super::layer::Write;
+use crate::bolt;
+
 use super::{Applied, Bucket, Error, Shared, Value};
+
+/// Writes of one batch in a range; true if more follow.
+type Part = (Vec<Write>, bool);
 
 /// Reads the newest state; cheap to clone.
 #[derive(Clone)]
@@ -64,15 +69,14 @@ impl Reader {
         Ok(value.map(|bytes| Arc::from(&bytes[..])))
     }
 
-    /// The file and at most `limit` writes of each batch, all of one moment; true with those of a
-    /// batch that has more.
+    /// The file and at most `limit` writes of each batch, all of one moment.
     fn layers(
         &self,
         bucket: Bucket,
         begin: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-    ) -> (crate::bolt::ReadTx, (Vec<Write>, bool), (Vec<Write>, bool)) {
+    ) -> (bolt::ReadTx, Part, Part) {
         let overlay = self.shared.overlay.read();
         let tx = self.shared.db.begin_read();
         let open = overlay.open.copy_range(bucket, begin, end, limit);

@@ -8,6 +8,8 @@
 //!        ├── hashes ── hashing thread  └──compaction──▶ sweep thread ── done ──▶ net threads
 //! ```
 //!
+//! Leases in time are shared ([`lessor`]): net threads renew them without asking the core.
+//!
 //! One owner per state: the core owns node and machine; the WAL belongs to whoever writes the one
 //! batch under way; the committer to the commit thread; the sweep to its own. Every hop carries a
 //! batch, and a wake-up is sent only to a sleeper.
@@ -16,6 +18,7 @@ pub(crate) mod commit;
 pub(crate) mod core;
 pub(crate) mod entry;
 pub(crate) mod hashing;
+pub(crate) mod lessor;
 pub(crate) mod mailbox;
 pub(crate) mod persist;
 pub(crate) mod post;
@@ -39,8 +42,9 @@ use storage::log::EntryKind;
 use self::commit::ToCommit;
 use self::core::ToCore;
 use self::hashing::ToHash;
+use self::lessor::Lessor;
 use self::mailbox::Mailbox;
-use self::post::{DESK, Desk, token};
+use self::post::{Desk, UNATTENDED};
 use self::status::Status;
 use self::sweep::ToSweep;
 use crate::metrics::Metrics;
@@ -62,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: ClusterId,
     pub(crate) view: View,
     pub(crate) status: Status,
+    pub(crate) lessor: Lessor,
     pub(crate) request_ids: Arc<RequestIds>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
@@ -131,7 +136,7 @@ impl Shared {
             id,
             kind: EntryKind::Normal,
             data,
-            token: token(DESK, usize::MAX >> 8),
+            token: UNATTENDED,
         };
         self.core.push(ToCore::Propose(vec![proposal]));
     }

@@ -5,6 +5,7 @@
 //! log entry in this turn's batch of proposals. Batches leave at the end of the turn, and their
 //! results come back as mail, for a slot that remembers the call.
 
+mod keep_alive;
 mod kv;
 mod lease;
 mod maintenance;
@@ -28,6 +29,7 @@ use crate::drive::post::{Mail, slot_of, token};
 use crate::drive::stop::fatal;
 use crate::front::{CallId, Handler, Net, RequestHead};
 use crate::metrics::Method as Meter;
+use keep_alive::KeepAlives;
 use method::{METHODS, Rpc};
 use pending::{Pending, Read, Slots, Waiting};
 
@@ -36,6 +38,7 @@ pub(crate) struct Services {
     shared: Arc<Shared>,
     thread: u8,
     slots: Slots,
+    keep_alives: KeepAlives,
     proposals: Vec<Proposal>,
     reads: Vec<Token>,
     /// Answers are put together here before they are copied to their connection.
@@ -51,6 +54,7 @@ impl Services {
             shared,
             thread,
             slots: Slots::default(),
+            keep_alives: KeepAlives::default(),
             proposals: Vec::new(),
             reads: Vec::new(),
             scratch: Vec::new(),
@@ -63,6 +67,16 @@ impl Services {
 
     fn header(&self) -> Header {
         self.shared.header()
+    }
+
+    /// A call that begins, counted.
+    fn waiting(&self, call: CallId, head: &RequestHead) -> Waiting {
+        let rpc = Rpc::of(head.method());
+        let meter = self.meters[rpc as usize];
+        if let Some(meter) = meter {
+            self.shared.metrics.grpc.started(meter, 1);
+        }
+        Waiting { call, rpc, meter }
     }
 
     /// What every call must pass before its request is looked at, in etcd's order.
@@ -92,6 +106,8 @@ impl Services {
             Rpc::LeaseGrant => self.lease_grant(waiting, &message),
             Rpc::LeaseRevoke => self.lease_revoke(waiting, message),
             Rpc::LeaseLeases => self.lease_leases(net, waiting),
+            Rpc::LeaseTimeToLive => self.lease_time_to_live(net, waiting, &message),
+            Rpc::LeaseKeepAlive => unreachable!("a streaming method"),
             Rpc::MemberList => self.member_list(net, waiting, &message),
             Rpc::Alarm => self.alarm(net, waiting, message),
             Rpc::Status => self.status(net, waiting),
@@ -144,6 +160,7 @@ impl Services {
             Read::Txn(request) => self.serve_txn(net, &waiting, &request),
             Read::MemberList => self.serve_member_list(net, &waiting),
             Read::Alarms(kind) => self.serve_alarms(net, &waiting, kind),
+            Read::TimeToLive(request) => self.serve_time_to_live(net, &waiting, &request),
         };
         if let Err(status) = outcome {
             self.refuse(net, &waiting, status);
@@ -180,10 +197,14 @@ impl Services {
 
     fn refuse(&mut self, net: &mut Net, waiting: &Waiting, status: impl Into<Status>) {
         let status = status.into();
+        self.count_refused(waiting, &status);
+        net.finish(waiting.call, status);
+    }
+
+    fn count_refused(&self, waiting: &Waiting, status: &Status) {
         if let Some(meter) = waiting.meter {
             self.shared.metrics.grpc.handled(meter, status.code, 1);
         }
-        net.finish(waiting.call, status);
     }
 
     fn on_applied(&mut self, net: &mut Net, token: Token, outcome: Result<Reply, Error>) {
@@ -194,8 +215,17 @@ impl Services {
             (Pending::Compact(waiting, revision), Ok(reply)) => {
                 self.await_compaction(waiting, revision, &reply);
             }
+            (Pending::KeepAlive(waiting), Ok(_)) => self.keep_alive_again(net, waiting.call),
             (pending, Ok(reply)) => self.send_reply(net, pending.waiting(), &reply),
-            (pending, Err(error)) => self.refuse(net, pending.waiting(), error),
+            (pending, Err(error)) => self.fail(net, &pending, error),
+        }
+    }
+
+    /// Ends the call of a request that got no result.
+    fn fail(&mut self, net: &mut Net, pending: &Pending, error: Error) {
+        match pending {
+            Pending::KeepAlive(waiting) => self.keep_alive_end(net, waiting, error.into()),
+            pending => self.refuse(net, pending.waiting(), error),
         }
     }
 
@@ -236,14 +266,8 @@ impl Handler for Services {
     type Mail = Mail;
 
     fn on_unary(&mut self, net: &mut Net, call: CallId, head: &RequestHead, message: Bytes) {
-        let rpc = Rpc::of(head.method());
-        let waiting = Waiting {
-            call,
-            rpc,
-            meter: self.meters[rpc as usize],
-        };
+        let waiting = self.waiting(call, head);
         if let Some(meter) = waiting.meter {
-            self.shared.metrics.grpc.started(meter, 1);
             self.shared.metrics.grpc.received(meter, 1);
         }
         let refused = match self.admit(head) {
@@ -255,21 +279,40 @@ impl Handler for Services {
         }
     }
 
-    fn on_open(
-        &mut self,
-        _net: &mut Net,
-        _call: CallId,
-        _head: &RequestHead,
-    ) -> Result<(), Status> {
-        Err(Status::new(Code::Unimplemented, "not a streaming method"))
+    fn on_open(&mut self, _net: &mut Net, call: CallId, head: &RequestHead) -> Result<(), Status> {
+        let waiting = self.waiting(call, head);
+        self.admit(head)
+            .map_err(Status::from)
+            .and_then(|()| match waiting.rpc {
+                Rpc::LeaseKeepAlive => {
+                    self.keep_alives.open(waiting);
+                    Ok(())
+                }
+                _ => Err(Status::new(Code::Unimplemented, "not a streaming method")),
+            })
+            .inspect_err(|status| self.count_refused(&waiting, status))
     }
 
-    fn on_message(&mut self, _net: &mut Net, _call: CallId, _message: Bytes) {}
+    fn on_message(&mut self, net: &mut Net, call: CallId, message: Bytes) {
+        self.keep_alive_message(net, call, &message);
+    }
 
-    fn on_half_close(&mut self, _net: &mut Net, _call: CallId) {}
+    fn on_half_close(&mut self, net: &mut Net, call: CallId) {
+        self.keep_alive_half_close(net, call);
+    }
 
-    /// The result still arrives, finds no call, and frees the slot.
-    fn on_cancel(&mut self, _net: &mut Net, _call: CallId) {}
+    /// A result that is due still arrives, finds no call, and frees the slot.
+    fn on_cancel(&mut self, _net: &mut Net, call: CallId) {
+        self.keep_alive_cancel(call);
+    }
+
+    fn on_writable(&mut self, net: &mut Net, call: CallId) {
+        self.keep_alive_writable(net, call);
+    }
+
+    fn on_drain(&mut self, net: &mut Net) {
+        self.keep_alive_drain(net);
+    }
 
     fn on_turn_end(&mut self, _net: &mut Net) {
         if !self.proposals.is_empty() {
@@ -287,16 +330,19 @@ impl Handler for Services {
         for mail in mail.drain(..) {
             match mail {
                 Mail::Applied(token, outcome) => self.on_applied(net, token, outcome),
-                Mail::ReadReady(token) => {
-                    if let Some(Pending::Read(waiting, read)) = self.slots.remove(slot_of(token)) {
-                        self.serve_read(net, waiting, read);
+                Mail::ReadReady(token) => match self.slots.remove(slot_of(token)) {
+                    Some(Pending::Read(waiting, read)) => self.serve_read(net, waiting, read),
+                    Some(Pending::KeepAlive(waiting)) => {
+                        self.keep_alive_confirmed(net, &waiting);
                     }
-                }
+                    _ => {}
+                },
                 Mail::Failed(token, error) => {
                     if let Some(pending) = self.slots.remove(slot_of(token)) {
-                        self.refuse(net, pending.waiting(), error);
+                        self.fail(net, &pending, error);
                     }
                 }
+                Mail::LeaseSettled(call) => self.keep_alive_again(net, call),
                 Mail::Answer(token, answer) => self.on_answer(net, token, answer),
             }
         }

@@ -211,6 +211,7 @@ fn settings(config: &Config) -> Result<member::Config, String> {
         state: state::Config {
             quota_bytes: config.limits.quota_bytes,
             lease_ttl_min: (election.as_secs_f64() * LEASE_TTL_MIN_ELECTIONS).ceil() as i64,
+            lease_checkpoint_persist: config.gates.enabled("LeaseCheckpointPersist"),
             compaction_batch: config.compaction.batch_limit,
             ..state::Config::default()
         },

@@ -88,6 +88,14 @@ macro_rules! families {
 families! {
     cluster_version: Gauges<1> = Gauges::new(["cluster_version"], Gauge::default),
         "etcd_cluster_version", "1 for the version that the cluster runs at, 0 for earlier ones.";
+    leases_granted: Counter = Counter::default(),
+        "etcd_debugging_lease_granted_total", "Leases that were granted.";
+    leases_renewed: Counter = Counter::default(),
+        "etcd_debugging_lease_renewed_total", "Renewals of leases, on the leader.";
+    leases_revoked: Counter = Counter::default(),
+        "etcd_debugging_lease_revoked_total", "Leases that were revoked.";
+    lease_ttl: Histogram = Histogram::exponential(1.0, 2.0, 24),
+        "etcd_debugging_lease_ttl_total", "Seconds for which leases were granted.";
     compact_revision: Gauge = Gauge::default(),
         "etcd_debugging_mvcc_compact_revision", "Revision up to which history is gone.";
     current_revision: Gauge = Gauge::default(),
@@ -108,6 +116,8 @@ families! {
         "etcd_debugging_mvcc_total_put_size_in_bytes", "Bytes of keys and values put so far.";
     alarms: Gauges<2> = Gauges::new(["alarm_type", "server_id"], Gauge::default),
         "etcd_debugging_server_alarms", "Alarms that are raised, by member.";
+    leases_expired: Counter = Counter::default(),
+        "etcd_debugging_server_lease_expired_total", "Leases that expired and were revoked.";
     snap_save: Histogram = waiting(),
         "etcd_debugging_snap_save_total_duration_seconds", "Time of saving a raft snapshot.";
     backend_commit: Histogram = waiting(),

@@ -1,5 +1,10 @@
 //! Leases as replicated state: which exist, their time to live, and the keys attached to them.
-//! Expiry is the leader's own affair and no part of this.
+//! Expiry is the leader's own affair and no part of this: see [`LeaseClock`].
+
+mod clock;
+#[cfg(test)]
+mod random;
+mod wheel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,6 +13,8 @@ use prost::Message;
 use storage::backend::Value;
 
 use crate::fatal::Fatal;
+
+pub use clock::{ClockConfig, Due, LeaseClock, Renewal};
 
 /// A TTL above this is refused, in seconds.
 pub const TTL_MAX: i64 = 9_000_000_000;

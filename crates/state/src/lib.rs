@@ -42,7 +42,7 @@ mod wire;
 pub use auth::Caller;
 pub use fatal::{Fatal, ReadError};
 pub use hash::KvHash;
-pub use lease::TTL_MAX;
+pub use lease::{ClockConfig, Due, LeaseClock, Renewal, TTL_MAX};
 pub use machine::{Applied, Config, Effect, Machine, OpenError, Opened};
 pub use members::{
     ChangeContext, ChangeKind, ConfChange, DowngradeInfo, Member, Members, RaftChange,

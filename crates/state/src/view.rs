@@ -175,18 +175,24 @@ impl View {
     pub fn lease(&self, id: i64, with_keys: bool) -> Option<LeaseView> {
         let state = self.shared.state.read();
         let lease = state.leases.by_id.get(&id)?;
-        let keys = lease
-            .keys
-            .iter()
-            .filter(|_| with_keys)
-            .map(|key| key.to_vec())
-            .collect();
+        let keys = if with_keys {
+            lease.keys.iter().map(|key| key.to_vec()).collect()
+        } else {
+            Vec::new()
+        };
         Some(LeaseView {
             id,
             ttl: lease.ttl,
             remaining: lease.remaining,
             keys,
         })
+    }
+
+    /// The granted time of a lease in seconds; `None` when it does not exist.
+    #[must_use]
+    pub fn lease_ttl(&self, id: i64) -> Option<i64> {
+        let state = self.shared.state.read();
+        state.leases.by_id.get(&id).map(|lease| lease.ttl)
     }
 
     /// All leases by id, without keys.

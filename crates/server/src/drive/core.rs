@@ -9,19 +9,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::pb::etcdserverpb as pb;
 use node::machine::{Input, Node, Output, Persist, Proposal, Token};
 use node::member::Snapshot;
 use node::raft::ConfChange;
+use prost::Message;
 use state::{Applied, ChangeKind, Effect, Machine, RaftChange};
-use storage::log::{Entry, LogIndex};
+use storage::log::{Entry, EntryKind, LogIndex};
 
 use super::Shared;
 use super::commit::ToCommit;
+use super::entry;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
-use super::post::{Mail, Post};
+use super::post::{Mail, Post, UNATTENDED};
 use super::stop::fatal;
 use super::sweep::ToSweep;
+use crate::front::CallId;
 
 /// A batch up to this many entries is synced on the core thread.
 const INLINE_ENTRIES_MAX: usize = 32;
@@ -73,6 +77,7 @@ impl Core {
             if now >= next_tick {
                 self.step(Input::Tick);
                 next_tick = (next_tick + self.tick).max(now);
+                self.expire_leases();
             }
             self.post.deliver();
             self.shared
@@ -141,7 +146,11 @@ impl Core {
                     self.post.put(Mail::Failed(token, error));
                 }
             }
-            Output::LeaderChanged { leader, term } => self.shared.status.on_leader(leader, term),
+            Output::LeaderChanged { leader, term } => {
+                self.shared.status.on_leader(leader, term);
+                let is_self = leader == Some(self.shared.member);
+                self.settle_leases(self.shared.lessor.on_leader(is_self));
+            }
             Output::SoleLeader(sole) => self.shared.status.set_sole_leader(sole),
             Output::TakeSnapshot(meta) => {
                 let snapshot = Snapshot::prepare(meta, &self.shared.view);
@@ -150,6 +159,45 @@ impl Core {
             Output::Published => self.shared.status.on_published(),
             // One member has nobody to talk to; peers come with the peer transport.
             Output::Send(_) => {}
+        }
+    }
+
+    /// Proposes what the time of leases demands; it is demanded again if it gets lost.
+    fn expire_leases(&mut self) {
+        if self.stopping {
+            return;
+        }
+        let due = self.shared.lessor.due();
+        let mut proposals: Vec<Proposal> = due
+            .expired
+            .into_iter()
+            .map(|id| self.unattended(entry::LEASE_REVOKE, &pb::LeaseRevokeRequest { id }))
+            .collect();
+        if !due.checkpoints.is_empty() {
+            let checkpoint = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints = due.checkpoints.into_iter().map(checkpoint).collect();
+            let request = pb::LeaseCheckpointRequest { checkpoints };
+            proposals.push(self.unattended(entry::LEASE_CHECKPOINT, &request));
+        }
+        if !proposals.is_empty() {
+            self.step(Input::Propose(proposals));
+        }
+    }
+
+    /// A proposal whose result nobody waits for.
+    fn unattended(&self, field: u32, request: &impl Message) -> Proposal {
+        let id = self.shared.request_ids.next();
+        Proposal {
+            id,
+            kind: EntryKind::Normal,
+            data: entry::encode(field, &request.encode_to_vec(), id),
+            token: UNATTENDED,
+        }
+    }
+
+    fn settle_leases(&mut self, calls: Vec<CallId>) {
+        for call in calls {
+            self.post.put(Mail::LeaseSettled(call));
         }
     }
 
@@ -231,13 +279,24 @@ impl Core {
             Effect::LeaderConfirmed
             | Effect::MemberPublished { .. }
             | Effect::DowngradeChanged
-            | Effect::LeaseGranted { .. }
-            | Effect::LeaseRevoked { .. }
-            | Effect::LeaseCheckpointed { .. }
             // Authentication is not served yet.
             | Effect::AuthChanged
             | Effect::TokenAssigned { .. }
             | Effect::TokensRevoked { .. } => {}
+            Effect::LeaseGranted { id, ttl } => {
+                self.shared.lessor.on_granted(id, ttl);
+                self.shared.metrics.leases_granted.inc();
+                self.shared.metrics.lease_ttl.observe(ttl as f64);
+            }
+            Effect::LeaseRevoked { id } => {
+                let (waiting, expired) = self.shared.lessor.on_revoked(id);
+                self.settle_leases(waiting);
+                self.shared.metrics.leases_revoked.inc();
+                self.shared.metrics.leases_expired.add(u64::from(expired));
+            }
+            Effect::LeaseCheckpointed { id, remaining } => {
+                self.shared.lessor.on_checkpointed(id, remaining);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use node::machine::Token;
 use state::Reply;
 use tokio::sync::oneshot;
 
-use crate::front::Mailbox;
+use crate::front::{CallId, Mailbox};
 
 /// What the core, or a background thread, tells the asker of a request.
 pub(crate) enum Mail {
@@ -18,6 +18,8 @@ pub(crate) enum Mail {
     ReadReady(Token),
     /// The request failed before, or without, its entry.
     Failed(Token, Error),
+    /// The lease that a keep-alive stream waits for was revoked, or the leader changed.
+    LeaseSettled(CallId),
     /// A slow answer, computed elsewhere and already encoded.
     Answer(Token, Result<Vec<u8>, Status>),
 }
@@ -38,6 +40,9 @@ fn thread_of(token: Token) -> u8 {
 
 /// The thread number of those who ask from outside the net threads.
 pub(crate) const DESK: u8 = u8::MAX;
+
+/// The token of a request that nobody waits for.
+pub(crate) const UNATTENDED: Token = Token((DESK as u64) << 56 | u64::MAX >> 8);
 
 /// What an asker outside the net threads gets.
 pub(crate) enum Outcome {
@@ -73,7 +78,7 @@ impl Desk {
             Mail::ReadReady(token) => (token, Outcome::ReadReady),
             Mail::Failed(token, error) => (token, Outcome::Failed(error)),
             // Nobody at the desk waits for entries or slow answers.
-            Mail::Applied(..) | Mail::Answer(..) => return,
+            Mail::Applied(..) | Mail::Answer(..) | Mail::LeaseSettled(_) => return,
         };
         let mut state = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = state.waiting.remove(&slot_of(token)) {
@@ -102,11 +107,14 @@ impl Post {
 
     /// Puts one piece into the batch of its receiver.
     pub(crate) fn put(&mut self, mail: Mail) {
-        let (Mail::Applied(token, _)
-        | Mail::ReadReady(token)
-        | Mail::Failed(token, _)
-        | Mail::Answer(token, _)) = mail;
-        match self.outgoing.get_mut(usize::from(thread_of(token))) {
+        let thread = match &mail {
+            Mail::Applied(token, _)
+            | Mail::ReadReady(token)
+            | Mail::Failed(token, _)
+            | Mail::Answer(token, _) => usize::from(thread_of(*token)),
+            Mail::LeaseSettled(call) => call.thread(),
+        };
+        match self.outgoing.get_mut(thread) {
             Some(batch) => batch.push(mail),
             None => self.desk.settle(mail),
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use node::member::Member;
 use storage::fs::Fs;
@@ -11,6 +12,7 @@ use storage::fs::Fs;
 use super::commit::{CommitThread, ToCommit};
 use super::core::{Core, ToCore};
 use super::hashing::{HashThread, ToHash};
+use super::lessor::Lessor;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
 use super::post::{Mail, Post};
@@ -20,6 +22,9 @@ use super::{Limits, Shared};
 use crate::config::Config;
 use crate::front;
 use crate::metrics::Metrics;
+
+/// Part of the time that a request may take which does not depend on elections.
+const REQUEST_BASE: Duration = Duration::from_secs(5);
 
 /// The threads of a member, without those of the network.
 pub(crate) struct Drive {
@@ -104,6 +109,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         cluster: member.cluster,
         view: member.view.clone(),
         status: Status::default(),
+        lessor: lessor(member, config),
         request_ids: Arc::clone(member.node.request_ids()),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
@@ -119,6 +125,13 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         commit_due: AtomicBool::new(false),
         no_space_raised: AtomicBool::new(false),
     }
+}
+
+fn lessor(member: &Member, config: &Config) -> Lessor {
+    let election = config.raft.heartbeat * config.raft.election_ticks;
+    let retry = REQUEST_BASE + 2 * election;
+    let checkpoints = config.gates.enabled("LeaseCheckpoint");
+    Lessor::new(&member.view.leases(), election, retry, checkpoints)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -1,13 +1,14 @@
-//! `etcdserverpb.Lease`: what needs no clock.
+//! `etcdserverpb.Lease`, but for keep-alive streams.
 
 use api::pb::etcdserverpb as pb;
-use api::{Status, validate};
+use api::{Error, Status, validate};
 use bytes::Bytes;
 use prost::Message;
 
-use super::pending::{Pending, Waiting};
+use super::pending::{Pending, Read, Waiting};
 use super::{Services, decode};
 use crate::drive::entry;
+use crate::drive::lessor::Left;
 use crate::front::Net;
 
 impl Services {
@@ -39,15 +40,51 @@ impl Services {
     }
 
     pub(super) fn lease_leases(&mut self, net: &mut Net, waiting: Waiting) -> Result<(), Status> {
-        let leases = self.shared.view.leases();
+        let leases = self.shared.lessor.by_expiry();
         let response = pb::LeaseLeasesResponse {
             header: Some(self.header().message(self.shared.view.revision())),
             leases: leases
-                .iter()
-                .map(|lease| pb::LeaseStatus { id: lease.id })
+                .into_iter()
+                .map(|id| pb::LeaseStatus { id })
                 .collect(),
         };
         self.send_message(net, &waiting, &response);
+        Ok(())
+    }
+
+    pub(super) fn lease_time_to_live(
+        &mut self,
+        net: &mut Net,
+        waiting: Waiting,
+        message: &Bytes,
+    ) -> Result<(), Status> {
+        let request = decode(message.clone())?;
+        self.read(net, waiting, Read::TimeToLive(request), false);
+        Ok(())
+    }
+
+    pub(super) fn serve_time_to_live(
+        &mut self,
+        net: &mut Net,
+        waiting: &Waiting,
+        request: &pb::LeaseTimeToLiveRequest,
+    ) -> Result<(), Status> {
+        let view = &self.shared.view;
+        let mut response = pb::LeaseTimeToLiveResponse {
+            header: Some(self.header().message(view.revision())),
+            id: request.id,
+            ttl: -1,
+            ..Default::default()
+        };
+        if let Some(lease) = view.lease(request.id, request.keys) {
+            response.ttl = match self.shared.lessor.left(&lease) {
+                Left::Seconds(seconds) => seconds,
+                Left::Unknown => return Err(Error::LeaderChanged.into()),
+            };
+            response.granted_ttl = lease.ttl;
+            response.keys = lease.keys.into_iter().map(Bytes::from).collect();
+        }
+        self.send_message(net, waiting, &response);
         Ok(())
     }
 }

@@ -31,6 +31,8 @@ methods! {
     LeaseGrant Unary "/etcdserverpb.Lease/LeaseGrant";
     LeaseRevoke Unary "/etcdserverpb.Lease/LeaseRevoke";
     LeaseLeases Unary "/etcdserverpb.Lease/LeaseLeases";
+    LeaseTimeToLive Unary "/etcdserverpb.Lease/LeaseTimeToLive";
+    LeaseKeepAlive Streaming "/etcdserverpb.Lease/LeaseKeepAlive";
     MemberList Unary "/etcdserverpb.Cluster/MemberList";
     Alarm Unary "/etcdserverpb.Maintenance/Alarm";
     Status Unary "/etcdserverpb.Maintenance/Status";

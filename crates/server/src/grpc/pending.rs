@@ -1,6 +1,6 @@
 //! Calls that wait for something, each in a slot whose number travels as the token.
 
-use api::pb::etcdserverpb::{RangeRequest, TxnRequest};
+use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
 use slab::Slab;
 
 use super::method::Rpc;
@@ -22,6 +22,7 @@ pub(super) enum Read {
     MemberList,
     /// Alarms of a kind, 0 for all.
     Alarms(i32),
+    TimeToLive(LeaseTimeToLiveRequest),
 }
 
 /// What a slot remembers.
@@ -31,6 +32,8 @@ pub(super) enum Pending {
     /// A compaction whose sender waits for the deletions too; its revision.
     Compact(Waiting, i64),
     Read(Waiting, Read),
+    /// A request of a keep-alive stream, which goes on with whatever comes.
+    KeepAlive(Waiting),
     /// Answered by another thread, in encoded form.
     Answer(Waiting),
 }
@@ -41,6 +44,7 @@ impl Pending {
             Pending::Write(waiting)
             | Pending::Compact(waiting, _)
             | Pending::Read(waiting, _)
+            | Pending::KeepAlive(waiting)
             | Pending::Answer(waiting) => waiting,
         }
     }

@@ -43,6 +43,7 @@ scenarios! {
     kv_put_delete
     kv_range
     kv_txn
+    lease_time
     limits
     maintenance
     quota

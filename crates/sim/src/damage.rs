@@ -1,7 +1,8 @@
 //! Damage to bytes that were durable: a member must not start on it, or nothing may be lost.
 //!
-//! What nobody can see is left out: bytes of records inside the bolt file's leaves have no
-//! checksum in that format.
+//! What the formats do not let anybody see is left out: bytes of records inside the bolt file's
+//! leaves have no checksum; and a last WAL record that has a sector of zeros by nature looks torn
+//! when any other byte of it is wrong, unless the database or a later commit index proves it.
 
 use std::path::{Path, PathBuf};
 
@@ -23,33 +24,36 @@ pub enum Outcome {
     NothingHit,
 }
 
-/// Damages a copy of a disk on which everything was settled, and boots on it.
+/// Damages a disk and boots on it. `settled` says that the database holds all that was
+/// acknowledged; then even bytes that vanish without a trace must be missed.
 ///
 /// # Errors
 /// The member starts and something is lost, or starts and then breaks a promise.
 pub fn strike(
     setup: &Setup,
-    disk: SimFs,
-    ledger: &mut Ledger,
+    (disk, settled): (&SimFs, bool),
+    mut ledger: Ledger,
     rng: &mut Rng,
     trace: &mut Trace,
 ) -> Result<Outcome, Broken> {
-    let Some((path, offset)) = target(setup, &disk, rng) else {
+    let Some((path, offset)) = target(setup, disk, rng) else {
         return Ok(Outcome::NothingHit);
     };
     let mut bytes = disk.contents(&path).map_err(|error| broken!("{error}"))?;
-    let end = hurt(&mut bytes, offset, rng);
-    trace.say(|| format!("--- damage to {} at {offset}..{end}", path.display()));
+    let is_log = path.extension().is_some_and(|ext| ext == "wal");
+    if is_log && !settled && has_blank_sector(&bytes) {
+        return Ok(Outcome::NothingHit);
+    }
+    let what = hurt(&mut bytes, offset, settled, rng);
+    let what = format!("{what} in {} at {offset}", path.display());
+    trace.say(|| format!("--- damage: {what}"));
     disk.plant(&path, &bytes)
         .map_err(|error| broken!("{error}"))?;
-    let lost = |broken: Broken| {
-        let Broken(text) = broken;
-        broken!(
-            "after damage to {} at {offset}..{end}: {text}",
-            path.display()
-        )
-    };
-    let mut life = match Life::boot(setup, (&disk, Faults::default()), ledger, rng, trace) {
+    let mut setup = setup.clone();
+    setup.config.unix_ms += 500;
+    let lost = |Broken(text): Broken| broken!("after {what}: {text}");
+    let booted = Life::boot(&setup, (disk, Faults::default()), &mut ledger, rng, trace);
+    let mut life = match booted {
         Ok(life) => life,
         Err(End::Stopped(why)) => {
             trace.say(|| format!("refused: {why}"));
@@ -57,7 +61,7 @@ pub fn strike(
         }
         Err(End::Broken(broken)) => return Err(lost(broken)),
     };
-    match life.settle(ledger, rng, trace) {
+    match life.settle(&mut ledger, rng, trace) {
         Ok(()) => Ok(Outcome::Harmless),
         Err(End::Stopped(why)) => {
             trace.say(|| format!("stopped: {why}"));
@@ -67,27 +71,43 @@ pub fn strike(
     }
 }
 
-/// Flips a bit, overwrites a few bytes, or blanks a sector.
-fn hurt(bytes: &mut [u8], offset: usize, rng: &mut Rng) -> usize {
-    match rng.below(4) {
-        0 | 1 => {
+/// Flips a bit or overwrites a few bytes; blanks a sector or cuts the end off only where what
+/// is missing can be known from elsewhere.
+fn hurt(bytes: &mut Vec<u8>, offset: usize, settled: bool, rng: &mut Rng) -> &'static str {
+    match rng.below(if settled { 6 } else { 4 }) {
+        0..3 => {
             bytes[offset] ^= 1 << rng.below(8);
-            offset + 1
+            "a flipped bit"
         }
-        2 => {
+        3 => {
             let end = (offset + 1 + rng.below(8) as usize).min(bytes.len());
             bytes[offset..end]
                 .iter_mut()
                 .for_each(|byte| *byte = rng.next_u64() as u8);
-            end
+            "noise"
         }
-        _ => {
+        4 => {
             let begin = offset / SECTOR_BYTES * SECTOR_BYTES;
             let end = (begin + SECTOR_BYTES).min(bytes.len());
             bytes[begin..end].fill(0);
-            end
+            "a blank sector"
+        }
+        _ => {
+            bytes.truncate(offset);
+            "an end cut off"
         }
     }
+}
+
+/// Whether a sector before the last byte that is not zero is all zeros.
+fn has_blank_sector(bytes: &[u8]) -> bool {
+    let used = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    bytes[..used]
+        .chunks(SECTOR_BYTES)
+        .any(|sector| sector.iter().all(|byte| *byte == 0))
 }
 
 fn target(setup: &Setup, disk: &SimFs, rng: &mut Rng) -> Option<(PathBuf, usize)> {

@@ -11,7 +11,7 @@ use crate::model::{Item, Model};
 use crate::{Broken, broken};
 
 /// Survives crashes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     /// Every entry that the log was given and that may still be in it.
     log: BTreeMap<u64, Entry>,

@@ -35,6 +35,14 @@ impl Stats {
         self.damages_refused += other.damages_refused;
         self.damages_harmless += other.damages_harmless;
     }
+
+    fn count_damage(&mut self, outcome: damage::Outcome) {
+        match outcome {
+            damage::Outcome::Refused => self.damages_refused += 1,
+            damage::Outcome::Harmless => self.damages_harmless += 1,
+            damage::Outcome::NothingHit => {}
+        }
+    }
 }
 
 /// Runs a seed.
@@ -69,6 +77,11 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<Stats, Broken> {
             }
         }
         disk = plan.next_disk(&disk, &mut rng, trace);
+        if rng.one_in(3) {
+            let image = disk.crash(&mut rng);
+            let outcome = damage::strike(&setup, (&image, false), ledger.clone(), &mut rng, trace)?;
+            stats.count_damage(outcome);
+        }
     }
     setup.config.unix_ms += 1000;
     trace.say(|| "--- last life".into());
@@ -77,11 +90,8 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<Stats, Broken> {
     stats.acknowledgements = ledger.acknowledgements;
     for _ in 0..3 {
         let image = disk.crash(&mut rng);
-        match damage::strike(&setup, image, &mut ledger, &mut rng, trace)? {
-            damage::Outcome::Refused => stats.damages_refused += 1,
-            damage::Outcome::Harmless => stats.damages_harmless += 1,
-            damage::Outcome::NothingHit => {}
-        }
+        let outcome = damage::strike(&setup, (&image, true), ledger.clone(), &mut rng, trace)?;
+        stats.count_damage(outcome);
     }
     Ok(stats)
 }

@@ -4,6 +4,7 @@ mod view;
 
 use std::error::Error;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -209,6 +210,7 @@ fn settings(config: &Config) -> Result<member::Config, String> {
         wal: wal::Options::default(),
         backend: backend::Options::default(),
         state: state::Config {
+            hash_seed: RandomState::new().build_hasher().finish(),
             quota_bytes: config.limits.quota_bytes,
             lease_ttl_min: (election.as_secs_f64() * LEASE_TTL_MIN_ELECTIONS).ceil() as i64,
             lease_checkpoint_persist: config.gates.enabled("LeaseCheckpointPersist"),

@@ -25,6 +25,9 @@ const WHOLE_MAX: u64 = 64 << 10;
 const CHUNK_STEPS: usize = 1024;
 /// A record above this is copied after the lock is released.
 const COPY_MAX: usize = 16 << 10;
+/// A record up to this many bytes is looked at before it is copied.
+const TOUCH_MAX: usize = 1024;
+const CACHE_LINE: usize = 64;
 /// Fetched records that are put back into memory after a chunk.
 const REFILL_MAX: usize = 16;
 
@@ -202,16 +205,15 @@ fn emit(
     let end = out.len().saturating_add(max);
     let mut steps = 0;
     for run in state.index.runs(span) {
-        // First only look at the slots: the processor fetches them, and the beginnings of their
-        // records, side by side.
+        // First only look at the slots and at each cache line of their records: the processor
+        // fetches these side by side, but copies one record after the other.
         let mut touched = 0;
         let mut seen: SmallVec<[Seen<'_>; 64]> = SmallVec::new();
         for &id in run {
             if let Some(one) = state.index.run_slot(id).at(rev) {
-                touched ^= one
-                    .cached()
-                    .and_then(|record| record.first().copied())
-                    .unwrap_or(0);
+                if let Some(record) = one.cached().filter(|record| record.len() <= TOUCH_MAX) {
+                    touched ^= record.iter().step_by(CACHE_LINE).fold(0, |a, b| a ^ b);
+                }
                 seen.push(one);
             }
         }

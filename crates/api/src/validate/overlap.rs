@@ -10,6 +10,25 @@ use crate::pb::etcdserverpb::request_op::Request;
 struct Changes<'a> {
     puts: Keys<'a>,
     deletes: Deletes<'a>,
+    /// Where the first deletion with an open end begins.
+    open: Option<&'a [u8]>,
+    /// Puts that keep the value or the lease, and so need their key to exist.
+    keeping: Vec<&'a [u8]>,
+}
+
+impl<'a> Changes<'a> {
+    fn open_at(&mut self, begin: Option<&'a [u8]>) {
+        self.open = self.open.into_iter().chain(begin).min();
+    }
+
+    /// A put that needs a key which a deletion with an open end took away would stop every member
+    /// of etcd; it is refused.
+    fn check_kept(&self) -> Result<(), Error> {
+        match self.open {
+            Some(begin) if self.keeping.iter().any(|&key| key >= begin) => Err(Error::DuplicateKey),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Deleted intervals; merged and sorted before they are asked. An interval with an open end
@@ -98,6 +117,9 @@ fn changes(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
     for op in ops {
         if let Some(Request::RequestDeleteRange(delete)) = &op.request {
             all.deletes.push(&delete.key, &delete.range_end);
+            if delete.range_end == [0][..] {
+                all.open_at(Some(&delete.key));
+            }
         }
     }
     all.deletes.settle();
@@ -120,6 +142,10 @@ fn changes(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
         // Only one of the two lists runs, so they may share keys.
         merge_keys(&mut all.puts, success.puts);
         merge_keys(&mut all.puts, failure.puts);
+        all.open_at(success.open);
+        all.open_at(failure.open);
+        all.keeping.append(&mut success.keeping);
+        all.keeping.append(&mut failure.keeping);
         all.deletes.intervals.append(&mut success.deletes.intervals);
         all.deletes.intervals.append(&mut failure.deletes.intervals);
         all.deletes.sorted = false;
@@ -131,8 +157,12 @@ fn changes(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
             if all.deletes.contains(key) || !all.puts.insert(key) {
                 return Err(Error::DuplicateKey);
             }
+            if put.ignore_value || put.ignore_lease {
+                all.keeping.push(key);
+            }
         }
     }
+    all.check_kept()?;
     Ok(all)
 }
 

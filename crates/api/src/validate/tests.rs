@@ -176,6 +176,25 @@ fn no_key_is_changed_twice() {
     // As etcd: a deletion with an open end is not looked at.
     assert_eq!(check(vec![deletes("a", &[0]), puts("zzz")]), Ok(()));
     assert_eq!(check(vec![deletes("c", b"a"), puts("b")]), Ok(()));
+    // Unless the put needs the key, which etcd itself does not survive.
+    let keeping = |key: &str| {
+        let key = key.to_string().into();
+        op(Request::RequestPut(PutRequest {
+            key,
+            ignore_value: true,
+            ..Default::default()
+        }))
+    };
+    assert_eq!(check(vec![deletes("b", &[0]), keeping("a")]), Ok(()));
+    assert_eq!(check(vec![deletes("b", &[0]), keeping("c")]), twice);
+    assert_eq!(
+        check(vec![deletes("b", &[0]), nested(vec![], vec![keeping("c")])]),
+        twice
+    );
+    assert_eq!(
+        check(vec![keeping("c"), nested(vec![deletes("b", &[0])], vec![])]),
+        twice
+    );
     // Deletes may overlap, and overlapping ones count as one.
     let deep = vec![
         deletes("a", b"z"),

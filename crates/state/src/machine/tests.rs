@@ -9,6 +9,7 @@ use storage::log::{Entry, EntryKind, LogIndex, Term};
 
 use super::*;
 mod model;
+mod threads;
 use crate::sweep::{Step, Sweep};
 use crate::view::View;
 

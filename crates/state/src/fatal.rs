@@ -20,6 +20,8 @@ pub enum Fatal {
     UnknownRequest { index: LogIndex, fields: Vec<u64> },
     /// Authentication was switched on, and this member does not ask who its clients are.
     AuthNotServed,
+    /// The cluster raised its version above this member's, or set one that is none.
+    ClusterVersion { version: String },
     /// A checked transaction failed while it was being applied.
     Txn { error: api::Error },
 }
@@ -48,6 +50,12 @@ impl fmt::Display for Fatal {
             }
             Fatal::AuthNotServed => {
                 f.write_str("authentication is on, which this member does not serve")
+            }
+            Fatal::ClusterVersion { version } => {
+                write!(
+                    f,
+                    "the cluster version {version} is not one that this member supports"
+                )
             }
             Fatal::Txn { error } => write!(f, "a checked transaction failed: {error}"),
         }

@@ -364,7 +364,7 @@ impl Applying<'_> {
             Command::LeaseCheckpoint(request) => Ok(self.checkpoint(&request)),
             Command::Alarm(request) => Ok(self.alarm(&request)),
             Command::Auth(request) => self.auth(request),
-            Command::SetClusterVersion(request) => Ok(self.set_cluster_version(&request.ver)),
+            Command::SetClusterVersion(request) => self.set_cluster_version(&request.ver),
             Command::SetAttributes(request) => {
                 let attributes = request.member_attributes.unwrap_or_default();
                 Ok(self.set_attributes(request.member_id, &attributes))
@@ -574,14 +574,21 @@ impl Applying<'_> {
         })
     }
 
-    fn set_cluster_version(&mut self, version: &str) -> Outcome {
+    /// A version above ours means that this member cannot understand what the others may do.
+    fn set_cluster_version(&mut self, version: &str) -> Result<Outcome, Fatal> {
+        let ours = minor_of(api::version::SERVER);
+        if minor_of(version).is_none_or(|minor| Some(minor) > ours) {
+            return Err(Fatal::ClusterVersion {
+                version: version.to_string(),
+            });
+        }
         let members = &mut self.writing.state.members;
         let before = members.cluster_version().map(str::to_string);
         members.set_cluster_version(version, &mut self.writing.txn);
         let now = version.to_string();
         self.effects
             .push(Effect::ClusterVersionChanged { before, now });
-        Ok(Reply::Nothing)
+        Ok(Ok(Reply::Nothing))
     }
 
     fn set_attributes(

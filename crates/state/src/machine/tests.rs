@@ -487,3 +487,24 @@ fn an_interrupted_compaction_goes_on_after_a_restart() {
     let rig = rig.reopen(true);
     assert_eq!((rig.view.revision(), rig.view.index_size().0), (53, 1));
 }
+
+#[test]
+fn a_cluster_version_above_ours_stops_the_member() {
+    let set = |ver: &str| pb::InternalRaftRequest {
+        cluster_version_set: Some(api::pb::membershippb::ClusterVersionSetRequest {
+            ver: ver.into(),
+        }),
+        ..Default::default()
+    };
+    for bad in ["3.8.0", "4.0.0", "none"] {
+        let mut rig = Rig::new();
+        rig.apply(set("3.7.0")).unwrap();
+        let entry = rig.entry(set(bad));
+        let stopped = rig.machine.apply(&entry);
+        assert!(matches!(stopped, Err(Fatal::ClusterVersion { .. })));
+        // Nothing of the entry was written.
+        let rig = rig.reopen(true);
+        assert_eq!(rig.view.members().cluster_version(), Some("3.7.0"));
+        assert_eq!(rig.view.applied().index, LogIndex(1));
+    }
+}

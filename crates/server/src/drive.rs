@@ -29,6 +29,7 @@ pub(crate) mod sweep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use api::ids::{ClusterId, MemberId};
 use api::pb::etcdserverpb as pb;
@@ -58,6 +59,10 @@ pub(crate) struct Limits {
     pub(crate) txn_ops_max: usize,
     /// `--quota-backend-bytes` as it is in force; 0 for none.
     pub(crate) quota_bytes: u64,
+    /// `--watch-progress-notify-interval`
+    pub(crate) progress_interval: Duration,
+    /// How long a stream that needs a leader goes on without one.
+    pub(crate) leaderless_max: Duration,
 }
 
 /// What all threads may read, and the mailboxes through which they ask for everything else.

@@ -12,8 +12,10 @@ mod maintenance;
 mod membership;
 pub(crate) mod method;
 mod pending;
+mod watch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Code, Error, Status};
 use bytes::Bytes;
@@ -27,11 +29,12 @@ use crate::drive::core::ToCore;
 use crate::drive::entry;
 use crate::drive::post::{Mail, slot_of, token};
 use crate::drive::stop::fatal;
-use crate::front::{CallId, Handler, Net, RequestHead};
+use crate::front::{CallId, Handler, Mailbox, Net, RequestHead};
 use crate::metrics::Method as Meter;
 use keep_alive::KeepAlives;
 use method::{METHODS, Rpc};
 use pending::{Pending, Read, Slots, Waiting};
+use watch::Hub;
 
 /// The services of one net thread: everything here belongs to it alone.
 pub(crate) struct Services {
@@ -45,12 +48,20 @@ pub(crate) struct Services {
     scratch: Vec<u8>,
     /// The counters of each method, by [`Rpc`].
     meters: Vec<Option<Meter>>,
+    watch: Hub,
 }
 
 impl Services {
-    pub(crate) fn new(shared: Arc<Shared>, thread: usize) -> Services {
+    /// The services of a thread whose mailbox is `own`.
+    pub(crate) fn new(shared: Arc<Shared>, thread: usize, own: Mailbox<Mail>) -> Services {
         let thread = u8::try_from(thread).expect("net threads are counted by a byte");
+        let meters: Vec<_> = METHODS
+            .iter()
+            .map(|method| Meter::from_path(method.path))
+            .collect();
+        let meter = meters[Rpc::Watch as usize];
         Services {
+            watch: Hub::new(Arc::clone(&shared), thread, meter, own),
             shared,
             thread,
             slots: Slots::default(),
@@ -58,10 +69,7 @@ impl Services {
             proposals: Vec::new(),
             reads: Vec::new(),
             scratch: Vec::new(),
-            meters: METHODS
-                .iter()
-                .map(|method| Meter::from_path(method.path))
-                .collect(),
+            meters,
         }
     }
 
@@ -116,6 +124,8 @@ impl Services {
             Rpc::HealthCheck => self.health_check(net, waiting, &message),
             Rpc::HealthList => self.health_list(net, waiting),
             Rpc::HealthWatch => self.health_watch(net, waiting, &message),
+            // A stream: it never comes here.
+            Rpc::Watch => Err(Status::new(Code::Internal, "a stream is no unary call")),
         }
     }
 
@@ -279,7 +289,7 @@ impl Handler for Services {
         }
     }
 
-    fn on_open(&mut self, _net: &mut Net, call: CallId, head: &RequestHead) -> Result<(), Status> {
+    fn on_open(&mut self, net: &mut Net, call: CallId, head: &RequestHead) -> Result<(), Status> {
         let waiting = self.waiting(call, head);
         self.admit(head)
             .map_err(Status::from)
@@ -288,33 +298,59 @@ impl Handler for Services {
                     self.keep_alives.open(waiting);
                     Ok(())
                 }
+                Rpc::Watch if self.shared.is_learner() => Err(Error::NotSupportedForLearner.into()),
+                Rpc::Watch => {
+                    self.watch.open(net, call, head.needs_leader);
+                    Ok(())
+                }
                 _ => Err(Status::new(Code::Unimplemented, "not a streaming method")),
             })
             .inspect_err(|status| self.count_refused(&waiting, status))
     }
 
     fn on_message(&mut self, net: &mut Net, call: CallId, message: Bytes) {
-        self.keep_alive_message(net, call, &message);
+        if self.watch.has(call) {
+            self.watch.on_message(net, call, message);
+        } else {
+            self.keep_alive_message(net, call, &message);
+        }
     }
 
+    /// A watch stream goes on until its client cancels it.
     fn on_half_close(&mut self, net: &mut Net, call: CallId) {
-        self.keep_alive_half_close(net, call);
+        if !self.watch.has(call) {
+            self.keep_alive_half_close(net, call);
+        }
     }
 
     /// A result that is due still arrives, finds no call, and frees the slot.
     fn on_cancel(&mut self, _net: &mut Net, call: CallId) {
-        self.keep_alive_cancel(call);
+        if self.watch.has(call) {
+            self.watch.on_cancel(call);
+        } else {
+            self.keep_alive_cancel(call);
+        }
     }
 
     fn on_writable(&mut self, net: &mut Net, call: CallId) {
-        self.keep_alive_writable(net, call);
+        if self.watch.has(call) {
+            self.watch.on_writable(net, call);
+        } else {
+            self.keep_alive_writable(net, call);
+        }
     }
 
     fn on_drain(&mut self, net: &mut Net) {
+        self.watch.on_drain(net);
         self.keep_alive_drain(net);
     }
 
-    fn on_turn_end(&mut self, _net: &mut Net) {
+    fn on_tick(&mut self, net: &mut Net, now: Instant) {
+        self.watch.on_tick(net, now);
+    }
+
+    fn on_turn_end(&mut self, net: &mut Net) {
+        self.watch.on_turn_end(net);
         if !self.proposals.is_empty() {
             let batch = std::mem::take(&mut self.proposals);
             self.shared.core.push(ToCore::Propose(batch));
@@ -344,6 +380,8 @@ impl Handler for Services {
                 }
                 Mail::LeaseSettled(call) => self.keep_alive_again(net, call),
                 Mail::Answer(token, answer) => self.on_answer(net, token, answer),
+                // The end of the turn sees to it.
+                Mail::Events => {}
             }
         }
     }

@@ -134,8 +134,9 @@ fn serve(
         bridge: None,
     };
     let shared = Arc::clone(shared);
+    let own = mailboxes.clone();
     front::start(settings, listeners, mailboxes, move |thread| {
-        Services::new(Arc::clone(&shared), thread)
+        Services::new(Arc::clone(&shared), thread, own[thread].clone())
     })
 }
 

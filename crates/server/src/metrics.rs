@@ -110,10 +110,21 @@ families! {
     compaction_total: Histogram = Histogram::exponential(100.0, 2.0, 14),
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
         "Time of a whole compaction.";
+    watch_events: Counter = Counter::default(),
+        "etcd_debugging_mvcc_events_total", "Events sent to watchers.";
     keys: Gauge = Gauge::default(),
         "etcd_debugging_mvcc_keys_total", "Keys in the index.";
+    pending_events: Gauge = Gauge::default(),
+        "etcd_debugging_mvcc_pending_events_total",
+        "Events that wait outside of their streams; always 0, since watchers are cursors.";
+    slow_watchers: Gauge = Gauge::default(),
+        "etcd_debugging_mvcc_slow_watcher_total", "Watchers that have to catch up.";
     put_bytes: Gauge = Gauge::default(),
         "etcd_debugging_mvcc_total_put_size_in_bytes", "Bytes of keys and values put so far.";
+    watch_streams: Gauge = Gauge::default(),
+        "etcd_debugging_mvcc_watch_stream_total", "Watch streams.";
+    watchers: Gauge = Gauge::default(),
+        "etcd_debugging_mvcc_watcher_total", "Watchers.";
     alarms: Gauges<2> = Gauges::new(["alarm_type", "server_id"], Gauge::default),
         "etcd_debugging_server_alarms", "Alarms that are raised, by member.";
     leases_expired: Counter = Counter::default(),

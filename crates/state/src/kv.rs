@@ -8,6 +8,7 @@ use crate::fatal::Fatal;
 use crate::index::{Change, Latest, Seen, Span};
 use crate::record::{KeyValue, Revision};
 use crate::shared::State;
+use crate::watch::Event;
 
 /// The writes of one log entry. All changes to keys get one main revision; the state's revision
 /// moves when the entry is finished.
@@ -17,6 +18,8 @@ pub(crate) struct Writing<'a> {
     pub(crate) reader: &'a Reader,
     pub(crate) scratch: &'a mut Vec<u8>,
     pub(crate) changes: u32,
+    /// Where the events of the changes go, when somebody watches.
+    pub(crate) events: Option<&'a mut Vec<Event>>,
 }
 
 /// Loads the record of a revision, which must exist.
@@ -98,6 +101,9 @@ impl Writing<'_> {
         let record = kv.encode(self.scratch);
         self.txn
             .put(Bucket::Key, &revision.to_key(), record.clone());
+        if let Some(events) = &mut self.events {
+            events.push(Event::new(revision.main, false, record.clone()));
+        }
         let latest = Latest::Cached(record);
         let change = Change {
             revision,
@@ -131,6 +137,9 @@ impl Writing<'_> {
                 ..KeyValue::default()
             }
             .encode(self.scratch);
+            if let Some(events) = &mut self.events {
+                events.push(Event::new(revision.main, true, record.clone()));
+            }
             self.txn
                 .put(Bucket::Key, &revision.to_tombstone_key(), record);
             if slot.lease != 0 {
@@ -153,13 +162,12 @@ impl Writing<'_> {
         );
     }
 
-    /// Makes everything readable together. Returns the revision afterwards.
-    pub(crate) fn finish(self) -> i64 {
+    /// Makes everything readable together.
+    pub(crate) fn finish(self) {
         self.txn.commit();
         self.state.revision += i64::from(self.changes > 0);
         let budget = self.state.value_budget;
         self.state.index.evict(budget, EVICT_STEPS);
-        self.state.revision
     }
 }
 

@@ -16,7 +16,7 @@
 //!
 //! Invariants: equal applied index means equal state on all members; an answer at a pinned
 //! revision is the same whatever is applied meanwhile; the revision never decreases; what an
-//! entry changes becomes readable at once, with its index.
+//! entry changes becomes readable at once, with its index and its events.
 
 mod alarm;
 mod auth;
@@ -37,6 +37,7 @@ mod shared;
 mod sweep;
 mod txn;
 mod view;
+pub mod watch;
 mod wire;
 
 pub use auth::Caller;

@@ -1,6 +1,7 @@
 //! The apply machine: one log entry after the other, each in one explicit sequence.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::Error;
 use api::ids::{MemberId, RequestId};
@@ -25,6 +26,7 @@ use crate::schema;
 use crate::shared::{Shared, State};
 use crate::sweep::Job;
 use crate::txn;
+use crate::watch::Event;
 
 mod auth;
 mod open;
@@ -181,7 +183,10 @@ impl Machine {
     pub fn apply(&mut self, entry: &Entry) -> Result<Applied, Fatal> {
         let shared = self.shared.clone();
         let mut state = shared.state.write();
-        self.apply_to(&mut state, entry)
+        let mut events = self.collect();
+        let applied = self.apply_to(&mut state, entry, events.as_mut())?;
+        self.publish(&state, events);
+        Ok(applied)
     }
 
     /// Applies entries in order, many under one lock, and appends what became of them.
@@ -192,14 +197,33 @@ impl Machine {
         let shared = self.shared.clone();
         for slice in entries.chunks(SLICE) {
             let mut state = shared.state.write();
+            let mut events = self.collect();
             for entry in slice {
-                out.push(self.apply_to(&mut state, entry)?);
+                out.push(self.apply_to(&mut state, entry, events.as_mut())?);
             }
+            self.publish(&state, events);
         }
         Ok(())
     }
 
-    fn apply_to(&mut self, state: &mut State, entry: &Entry) -> Result<Applied, Fatal> {
+    /// Where events go, when somebody watches.
+    fn collect(&self) -> Option<Vec<Event>> {
+        (self.shared.log.watching() != 0).then(Vec::new)
+    }
+
+    /// Tells watchers what became readable; the state is still locked.
+    fn publish(&self, state: &State, events: Option<Vec<Event>>) {
+        let Shared { log, revision, .. } = &*self.shared;
+        log.publish(state.revision, state.compacted, events);
+        revision.store(state.revision, Ordering::Release);
+    }
+
+    fn apply_to(
+        &mut self,
+        state: &mut State,
+        entry: &Entry,
+        events: Option<&mut Vec<Event>>,
+    ) -> Result<Applied, Fatal> {
         let mut applied = Applied {
             index: entry.index,
             request: None,
@@ -236,6 +260,7 @@ impl Machine {
                     reader: &shared.reader,
                     scratch,
                     changes: 0,
+                    events,
                 };
                 let mut applying = Applying {
                     shared,
@@ -246,10 +271,7 @@ impl Machine {
                     effects: &mut applied.effects,
                 };
                 applied.outcome = applying.run(command, &over_quota)?;
-                let revision = applying.writing.finish();
-                shared
-                    .revision
-                    .store(revision, std::sync::atomic::Ordering::Release);
+                applying.writing.finish();
             }
         }
         Ok(applied)

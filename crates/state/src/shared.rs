@@ -15,6 +15,7 @@ use crate::lease::Leases;
 use crate::machine::Config;
 use crate::members::Members;
 use crate::sweep::Job;
+use crate::watch::Log;
 
 /// The replicated state in memory.
 pub(crate) struct State {
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) hashes: Mutex<Vec<KvHash>>,
     /// Compactions that wait for the sweep.
     pub(crate) jobs: Mutex<VecDeque<Job>>,
+    /// Events of the changes, and up to where everything is readable.
+    pub(crate) log: Log,
     pub(crate) config: Config,
 }
 

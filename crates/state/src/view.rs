@@ -20,6 +20,7 @@ use crate::record::Revision;
 use crate::reply::Reply;
 use crate::shared::{Pin, Shared};
 use crate::txn;
+use crate::watch::{Chunk, Tail};
 
 /// A read view of the newest state; cheap to clone.
 #[derive(Clone)]
@@ -54,6 +55,58 @@ impl View {
     #[must_use]
     pub fn compact_revision(&self) -> i64 {
         self.shared.state.read().compacted
+    }
+
+    /// A thread, by its number, begins or stops to watch: events are only kept for watchers. One
+    /// that begins reads [`Self::tail`] afterwards.
+    pub fn set_watching(&self, thread: u8, on: bool) {
+        self.shared.log.set_watching(thread, on);
+    }
+
+    /// The threads that watch, a bit for each.
+    #[must_use]
+    pub fn watching(&self) -> u64 {
+        self.shared.log.watching()
+    }
+
+    /// The newest events, from revision `from` on as far as they are in memory.
+    #[must_use]
+    pub fn tail(&self, from: i64) -> Tail {
+        self.shared.log.tail(from)
+    }
+
+    /// Events from revision `from` on: whole revisions, until there are `records_max` records or
+    /// `bytes_max` bytes of them, but at least one revision. May read the database.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn events(&self, from: i64, records_max: usize, bytes_max: usize) -> Result<Chunk, Fatal> {
+        let Shared { log, reader, .. } = &*self.shared;
+        log.chunk(reader, from, records_max, bytes_max)
+    }
+
+    /// The record that a key had before its change at `revision`; `None` when it did not exist,
+    /// or compaction took it.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn before(&self, key: &[u8], revision: i64) -> Result<Option<Value>, Fatal> {
+        let at = {
+            let state = self.shared.state.read();
+            if revision - 1 < state.compacted {
+                return Ok(None);
+            }
+            let seen = state.index.get(key).and_then(|slot| slot.at(revision - 1));
+            match seen {
+                None => return Ok(None),
+                Some(seen) => match seen.cached() {
+                    Some(value) => return Ok(Some(value.clone())),
+                    None => seen.revision(),
+                },
+            }
+        };
+        // Nothing pins it: a compaction in between makes it as gone as one before.
+        Ok(self.shared.reader.get(Bucket::Key, &at.to_key())?)
     }
 
     /// How far the log was applied.

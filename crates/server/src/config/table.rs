@@ -404,7 +404,7 @@ pub const FLAGS: &[Flag] = &[
         "Revisions that one step of a compaction removes; 0 means 1000."),
     flag(Features, Acts, "compaction-sleep-interval", Duration, "0",
         "Pause between two steps of a compaction; 0 means 10ms."),
-    flag(Features, Later, "watch-progress-notify-interval", Duration, "0",
+    flag(Features, Acts, "watch-progress-notify-interval", Duration, "0",
         "Time between two progress reports on an idle watch; 0 means 10m."),
     flag(Features, Later, "downgrade-check-time", Duration, "5s",
         "Time between two looks at the state of a downgrade."),

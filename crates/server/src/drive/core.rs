@@ -62,6 +62,8 @@ pub(crate) struct Core {
     /// `--warning-apply-duration`
     pub(crate) slow_apply: Duration,
     pub(crate) stopping: bool,
+    /// The revision that watchers were last told of.
+    pub(crate) announced: i64,
 }
 
 impl Core {
@@ -79,7 +81,7 @@ impl Core {
                 next_tick = (next_tick + self.tick).max(now);
                 self.expire_leases();
             }
-            self.post.deliver();
+            self.deliver();
             self.shared
                 .status
                 .set_progress(self.node.committed(), self.node.proposals_pending());
@@ -229,7 +231,7 @@ impl Core {
                 tracing::warn!(entries = slice.len(), took = ?begin.elapsed(), "apply took too long");
             }
             if entries.len() > APPLY_SLICE {
-                self.post.deliver();
+                self.deliver();
             }
         }
         if let Some(last) = entries.last() {
@@ -240,6 +242,18 @@ impl Core {
         } else {
             self.shared.hand_to_commit();
         }
+    }
+
+    /// Sends results, and wakes the threads whose watchers wait for what became readable.
+    fn deliver(&mut self) {
+        let watching = self.shared.view.watching();
+        if watching != 0 {
+            let revision = self.shared.view.revision();
+            if std::mem::replace(&mut self.announced, revision) != revision {
+                self.post.put_events(watching);
+            }
+        }
+        self.post.deliver();
     }
 
     /// Lets the commit thread catch up while the overlay is at its bound.

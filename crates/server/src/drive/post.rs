@@ -22,6 +22,8 @@ pub(crate) enum Mail {
     LeaseSettled(CallId),
     /// A slow answer, computed elsewhere and already encoded.
     Answer(Token, Result<Vec<u8>, Status>),
+    /// There is something for watchers.
+    Events,
 }
 
 /// Names the asker: the net thread in the upper 8 bits, its slot in the others.
@@ -78,7 +80,7 @@ impl Desk {
             Mail::ReadReady(token) => (token, Outcome::ReadReady),
             Mail::Failed(token, error) => (token, Outcome::Failed(error)),
             // Nobody at the desk waits for entries or slow answers.
-            Mail::Applied(..) | Mail::Answer(..) | Mail::LeaseSettled(_) => return,
+            Mail::Applied(..) | Mail::Answer(..) | Mail::LeaseSettled(_) | Mail::Events => return,
         };
         let mut state = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = state.waiting.remove(&slot_of(token)) {
@@ -113,10 +115,21 @@ impl Post {
             | Mail::Failed(token, _)
             | Mail::Answer(token, _) => usize::from(thread_of(*token)),
             Mail::LeaseSettled(call) => call.thread(),
+            // See `put_events`.
+            Mail::Events => return,
         };
         match self.outgoing.get_mut(thread) {
             Some(batch) => batch.push(mail),
             None => self.desk.settle(mail),
+        }
+    }
+
+    /// Tells threads, a bit for each, that there is something for watchers.
+    pub(crate) fn put_events(&mut self, threads: u64) {
+        for (thread, batch) in self.outgoing.iter_mut().enumerate().take(64) {
+            if threads >> thread & 1 == 1 {
+                batch.push(Mail::Events);
+            }
         }
     }
 

@@ -25,6 +25,8 @@ use crate::metrics::Metrics;
 
 /// Part of the time that a request may take which does not depend on elections.
 const REQUEST_BASE: Duration = Duration::from_secs(5);
+/// What 0 means for `--watch-progress-notify-interval`.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The threads of a member, without those of the network.
 pub(crate) struct Drive {
@@ -85,6 +87,7 @@ pub(crate) fn start(
         batch_ops_max: config.backend.batch_ops_max,
         slow_apply: config.slow.apply,
         stopping: false,
+        announced: 0,
     };
     let wal_thread = {
         let (wal, inbox) = (Arc::clone(&wal), Arc::clone(&shared.core));
@@ -115,6 +118,8 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
             request_bytes_max: config.limits.request_bytes_max,
             txn_ops_max: config.limits.txn_ops_max,
             quota_bytes: config.limits.quota_bytes.unwrap_or(0),
+            progress_interval: progress_interval(config),
+            leaderless_max: config.raft.heartbeat * config.raft.election_ticks * 3,
         },
         metrics,
         core: Arc::new(Mailbox::new()),
@@ -132,6 +137,14 @@ fn lessor(member: &Member, config: &Config) -> Lessor {
     let retry = REQUEST_BASE + 2 * election;
     let checkpoints = config.gates.enabled("LeaseCheckpoint");
     Lessor::new(&member.view.leases(), election, retry, checkpoints)
+}
+
+fn progress_interval(config: &Config) -> Duration {
+    let ns = config.raw.duration_ns("watch-progress-notify-interval");
+    match u64::try_from(ns) {
+        Ok(ns) if ns > 0 => Duration::from_nanos(ns),
+        _ => PROGRESS_INTERVAL,
+    }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -35,6 +35,7 @@ methods! {
     LeaseKeepAlive Streaming "/etcdserverpb.Lease/LeaseKeepAlive";
     MemberList Unary "/etcdserverpb.Cluster/MemberList";
     Alarm Unary "/etcdserverpb.Maintenance/Alarm";
+    Watch Streaming "/etcdserverpb.Watch/Watch";
     Status Unary "/etcdserverpb.Maintenance/Status";
     Hash Unary "/etcdserverpb.Maintenance/Hash";
     HashKv Unary "/etcdserverpb.Maintenance/HashKV";

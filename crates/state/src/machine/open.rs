@@ -23,6 +23,7 @@ use crate::schema;
 use crate::shared::{Shared, State};
 use crate::sweep::{Job, Sweep};
 use crate::view::View;
+use crate::watch::Log;
 
 /// Records per chunk of the pass.
 const CHUNK: usize = 10_000;
@@ -103,6 +104,7 @@ impl Machine {
         let jobs = restore_compaction(&reader, &mut state)?;
         attach_leases(&mut state);
         let revision = AtomicI64::new(state.revision);
+        let log = Log::new(state.revision, state.compacted);
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
             reader,
@@ -110,6 +112,7 @@ impl Machine {
             pins: Mutex::new(BTreeMap::new()),
             hashes: Mutex::new(Vec::new()),
             jobs: Mutex::new(jobs),
+            log,
             config,
         });
         Ok(Opened {

@@ -1,0 +1,534 @@
+//! `etcdserverpb.Watch`: watchers as cursors on the event log.
+//!
+//! ```text
+//!   event log ── new batches ──▶ matcher ──▶ synced watchers ──▶ their streams
+//!        └────── from a cursor ─▶ matcher ──▶ lagging watchers ──▶ (until they are synced)
+//!   history ──┘
+//! ```
+//!
+//! Everything here belongs to one net thread. A watcher is *synced* when it has everything up to
+//! [`Hub::routed`]; *lagging* when it has to read from its cursor first, in turns with the others;
+//! *parked* when its stream has too much queued: it stays a cursor until the client has read on.
+//! No events are queued anywhere but in the stream, and there only up to a bound.
+
+mod deliver;
+mod matcher;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::pb::etcdserverpb as pb;
+use api::pb::etcdserverpb::watch_create_request::FilterType;
+use api::pb::etcdserverpb::watch_request::RequestUnion;
+use api::{Code, Error, Status};
+use bytes::Bytes;
+use prost::Message;
+use slab::Slab;
+use storage::backend::Value;
+
+use self::matcher::{Keys, Matcher, WatcherId};
+use super::decode;
+use crate::drive::Shared;
+use crate::drive::post::Mail;
+use crate::front::{CallId, Mailbox, Net};
+use crate::metrics::Method as Meter;
+
+/// The id in answers that concern no watcher.
+const NO_ID: i64 = -1;
+const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+
+/// What a watcher takes in memory besides its keys.
+const WATCHER_BYTES: usize = 384;
+/// What the watchers of one net thread may take; more are refused.
+const WATCHERS_BYTES_MAX: usize = 512 << 20;
+
+/// How far a watcher is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It has everything up to [`Hub::routed`], or waits for a later revision.
+    Synced,
+    /// It waits for its turn to read on from its cursor.
+    Lagging,
+    /// It is being served from its cursor right now.
+    Reading,
+    /// It waits for its stream.
+    Parked,
+}
+
+struct Watcher {
+    stream: usize,
+    id: i64,
+    keys: Keys,
+    /// As asked for; 0 for "from now on".
+    start: i64,
+    /// The cursor: nothing before this revision is due.
+    next: i64,
+    progress: Progress,
+    no_put: bool,
+    no_delete: bool,
+    prev_kv: bool,
+    fragment: bool,
+    notify: bool,
+    /// Nothing was sent to it since the last round of notifications.
+    quiet: bool,
+    /// Events that this round has for it, by their place in the round.
+    pending: Vec<u32>,
+}
+
+struct Stream {
+    call: CallId,
+    watchers: BTreeMap<i64, WatcherId>,
+    /// The next id to give to a watcher without one.
+    next_id: i64,
+    needs_leader: bool,
+    /// So much is queued on it that nothing may be added.
+    choked: bool,
+    parked: Vec<WatcherId>,
+    /// Watchers that are not synced.
+    behind: usize,
+    /// Watchers that want notifications.
+    notified: usize,
+    /// When their next round is due.
+    notify_at: Instant,
+}
+
+/// The watch streams of one net thread.
+pub(super) struct Hub {
+    shared: Arc<Shared>,
+    thread: u8,
+    meter: Option<Meter>,
+    /// This thread's own, to be woken for more work.
+    mailbox: Mailbox<Mail>,
+    streams: Slab<Stream>,
+    by_call: HashMap<CallId, usize>,
+    watchers: Slab<Watcher>,
+    matcher: Matcher,
+    /// Events up to this revision were given to the synced watchers.
+    routed: i64,
+    /// The lagging ones by cursor.
+    lagging: BTreeSet<(i64, WatcherId)>,
+    /// Where the rounds through the lagging ones are.
+    turn: (i64, WatcherId),
+    /// The next round serves whoever lags least.
+    least_next: bool,
+    /// Memory of all watchers, in bytes.
+    bytes: usize,
+    /// Watchers with pending events in this round.
+    touched: Vec<WatcherId>,
+    /// Records before the events of this round, by the event's place.
+    before: HashMap<u32, Option<Value>>,
+    /// Since when no leader is known.
+    leaderless: Option<Instant>,
+    /// Spreads the rounds of notifications.
+    jitter: u32,
+}
+
+impl Hub {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        thread: u8,
+        meter: Option<Meter>,
+        mailbox: Mailbox<Mail>,
+    ) -> Hub {
+        Hub {
+            shared,
+            thread,
+            meter,
+            mailbox,
+            streams: Slab::new(),
+            by_call: HashMap::new(),
+            watchers: Slab::new(),
+            matcher: Matcher::default(),
+            routed: 0,
+            lagging: BTreeSet::new(),
+            turn: (0, 0),
+            least_next: false,
+            bytes: 0,
+            touched: Vec::new(),
+            before: HashMap::new(),
+            leaderless: None,
+            jitter: u32::from(thread) * 7,
+        }
+    }
+
+    pub(super) fn open(&mut self, net: &Net, call: CallId, needs_leader: bool) {
+        let notify_at = net.now() + self.interval();
+        let stream = self.streams.insert(Stream {
+            call,
+            watchers: BTreeMap::new(),
+            next_id: 0,
+            needs_leader,
+            choked: false,
+            parked: Vec::new(),
+            behind: 0,
+            notified: 0,
+            notify_at,
+        });
+        self.by_call.insert(call, stream);
+        self.shared.metrics.watch_streams.add(1);
+    }
+
+    /// Whether a call is a watch stream.
+    pub(super) fn has(&self, call: CallId) -> bool {
+        self.by_call.contains_key(&call)
+    }
+
+    /// The interval of notifications, and up to a tenth of it more.
+    fn interval(&mut self) -> Duration {
+        self.jitter = (self.jitter + 37) % 101;
+        let interval = self.shared.limits.progress_interval;
+        interval + interval / 1000 * self.jitter
+    }
+
+    pub(super) fn on_message(&mut self, net: &mut Net, call: CallId, message: Bytes) {
+        let Some(&stream) = self.by_call.get(&call) else {
+            return;
+        };
+        if let Some(meter) = self.meter {
+            self.shared.metrics.grpc.received(meter, 1);
+        }
+        let request: pb::WatchRequest = match decode(message) {
+            Ok(request) => request,
+            Err(status) => return self.end(net, stream, status),
+        };
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.create(net, stream, &request),
+            Some(RequestUnion::CancelRequest(request)) => {
+                self.cancel(net, stream, request.watch_id);
+            }
+            Some(RequestUnion::ProgressRequest(_)) => self.report_progress(net, stream),
+            None => {}
+        }
+    }
+
+    fn create(&mut self, net: &mut Net, stream: usize, request: &pb::WatchCreateRequest) {
+        if self.watchers.is_empty() {
+            // From here on apply keeps events; what it published before is not due.
+            self.shared.view.set_watching(self.thread, true);
+            self.routed = self.shared.view.tail(i64::MAX).revision;
+        }
+        let now = self.shared.view.tail(i64::MAX);
+        let refusal = self.check(stream, request);
+        let mut response = pb::WatchResponse {
+            header: Some(self.shared.header().message(now.revision)),
+            created: true,
+            ..Default::default()
+        };
+        if let Some(reason) = refusal {
+            response.watch_id = NO_ID;
+            response.canceled = true;
+            response.cancel_reason = reason.to_owned();
+            self.send(net, stream, &response);
+            self.stop_watching_if_idle();
+            return;
+        }
+        let id = self.id_for(stream, request.watch_id);
+        response.watch_id = id;
+        self.send(net, stream, &response);
+        let start = request.start_revision;
+        if start > 0 && start < now.compacted {
+            self.send_compacted(net, stream, id, now.compacted);
+            self.stop_watching_if_idle();
+            return;
+        }
+        let (next, progress) = match start {
+            0 => (now.revision + 1, Progress::Synced),
+            start if start > now.revision => (start, Progress::Synced),
+            start => (start, Progress::Lagging),
+        };
+        let has = |filter: FilterType| request.filters.contains(&(filter as i32));
+        let watcher = Watcher {
+            stream,
+            id,
+            keys: keys_of(request),
+            start,
+            next,
+            progress: Progress::Synced,
+            no_put: has(FilterType::Noput),
+            no_delete: has(FilterType::Nodelete),
+            prev_kv: request.prev_kv,
+            fragment: request.fragment,
+            notify: request.progress_notify,
+            quiet: true,
+            pending: Vec::new(),
+        };
+        self.add(watcher, progress);
+    }
+
+    /// Why a watcher is refused, if it is.
+    fn check(&self, stream: usize, request: &pb::WatchCreateRequest) -> Option<&'static str> {
+        if request.start_revision < 0 {
+            return Some(Error::Compacted.message());
+        }
+        let keys = keys_of(request);
+        if let Keys::Range(begin, Some(end)) = &keys
+            && begin >= end
+        {
+            return Some(EMPTY_RANGE);
+        }
+        let id = request.watch_id;
+        if id != 0 && self.streams[stream].watchers.contains_key(&id) {
+            return Some(DUPLICATE_ID);
+        }
+        if self.bytes + WATCHER_BYTES + keys.len() > WATCHERS_BYTES_MAX {
+            return Some(Error::TooManyRequests.message());
+        }
+        None
+    }
+
+    fn id_for(&mut self, stream: usize, asked: i64) -> i64 {
+        if asked != 0 {
+            return asked;
+        }
+        let stream = &mut self.streams[stream];
+        while stream.watchers.contains_key(&stream.next_id) {
+            stream.next_id += 1;
+        }
+        stream.next_id += 1;
+        stream.next_id - 1
+    }
+
+    fn add(&mut self, watcher: Watcher, progress: Progress) {
+        self.bytes += WATCHER_BYTES + watcher.keys.len();
+        self.shared.metrics.watchers.add(1);
+        let (stream, id, next) = (watcher.stream, watcher.id, watcher.next);
+        let notified = usize::from(watcher.notify);
+        let keys = watcher.keys.clone();
+        let at = self.watchers.insert(watcher);
+        let at = WatcherId::try_from(at).expect("the bound on memory comes long before");
+        self.matcher.insert(&keys, at);
+        let stream = &mut self.streams[stream];
+        stream.watchers.insert(id, at);
+        stream.notified += notified;
+        self.move_to(at, progress, next);
+    }
+
+    /// Puts a watcher's cursor at `next`.
+    fn move_to(&mut self, at: WatcherId, progress: Progress, next: i64) {
+        let watcher = &mut self.watchers[at as usize];
+        if watcher.progress == Progress::Lagging {
+            self.lagging.remove(&(watcher.next, at));
+        }
+        let was_synced = watcher.progress == Progress::Synced;
+        watcher.progress = progress;
+        watcher.next = next;
+        let stream = &mut self.streams[watcher.stream];
+        match (was_synced, progress == Progress::Synced) {
+            (true, false) => {
+                stream.behind += 1;
+                self.shared.metrics.slow_watchers.add(1);
+            }
+            (false, true) => {
+                stream.behind -= 1;
+                self.shared.metrics.slow_watchers.add(-1);
+            }
+            _ => {}
+        }
+        match progress {
+            Progress::Lagging => {
+                self.lagging.insert((next, at));
+            }
+            Progress::Parked => stream.parked.push(at),
+            Progress::Synced | Progress::Reading => {}
+        }
+    }
+
+    fn remove(&mut self, at: WatcherId) {
+        let next = self.watchers[at as usize].next;
+        self.move_to(at, Progress::Synced, next);
+        let watcher = self.watchers.remove(at as usize);
+        self.matcher.remove(&watcher.keys, at);
+        self.bytes -= WATCHER_BYTES + watcher.keys.len();
+        self.shared.metrics.watchers.add(-1);
+        let stream = &mut self.streams[watcher.stream];
+        stream.watchers.remove(&watcher.id);
+        stream.notified -= usize::from(watcher.notify);
+    }
+
+    fn stop_watching_if_idle(&self) {
+        if self.watchers.is_empty() {
+            self.shared.view.set_watching(self.thread, false);
+        }
+    }
+
+    fn cancel(&mut self, net: &mut Net, stream: usize, id: i64) {
+        let Some(&at) = self.streams[stream].watchers.get(&id) else {
+            return;
+        };
+        self.remove(at);
+        self.stop_watching_if_idle();
+        let response = pb::WatchResponse {
+            header: Some(self.shared.header().message(self.shared.view.revision())),
+            watch_id: id,
+            canceled: true,
+            ..Default::default()
+        };
+        self.send(net, stream, &response);
+    }
+
+    /// Tells how far the stream is, when all its watchers are that far.
+    fn report_progress(&mut self, net: &mut Net, stream: usize) {
+        self.follow(net);
+        let routed = self.routed;
+        let Stream {
+            watchers,
+            behind,
+            choked,
+            ..
+        } = &self.streams[stream];
+        let waits = |at: &WatcherId| self.watchers[*at as usize].start > routed;
+        if watchers.is_empty() || *behind > 0 || *choked || watchers.values().any(waits) {
+            return;
+        }
+        self.send_progress(net, stream, NO_ID);
+    }
+
+    fn send_progress(&mut self, net: &mut Net, stream: usize, watch_id: i64) {
+        let response = pb::WatchResponse {
+            header: Some(self.shared.header().message(self.routed)),
+            watch_id,
+            ..Default::default()
+        };
+        self.send(net, stream, &response);
+    }
+
+    /// A watcher's cursor lies below the compaction: it cannot have every event.
+    fn send_compacted(&mut self, net: &mut Net, stream: usize, watch_id: i64, compacted: i64) {
+        let response = pb::WatchResponse {
+            header: Some(self.shared.header().message(0)),
+            watch_id,
+            canceled: true,
+            compact_revision: compacted,
+            ..Default::default()
+        };
+        self.send(net, stream, &response);
+    }
+
+    fn send(&mut self, net: &mut Net, stream: usize, response: &pb::WatchResponse) {
+        net.send(self.streams[stream].call, response.encode_to_vec());
+        self.count_sent();
+        // What was asked on a stream that is not read from must not pile up either.
+        self.is_choked(net, stream);
+    }
+
+    fn count_sent(&self) {
+        if let Some(meter) = self.meter {
+            self.shared.metrics.grpc.sent(meter, 1);
+        }
+    }
+
+    fn end(&mut self, net: &mut Net, stream: usize, status: Status) {
+        net.finish(self.streams[stream].call, status.clone());
+        self.forget(stream, status.code);
+    }
+
+    fn forget(&mut self, stream: usize, code: Code) {
+        let watchers = std::mem::take(&mut self.streams[stream].watchers);
+        watchers.into_values().rev().for_each(|at| self.remove(at));
+        let stream = self.streams.remove(stream);
+        self.by_call.remove(&stream.call);
+        self.stop_watching_if_idle();
+        self.shared.metrics.watch_streams.add(-1);
+        if let Some(meter) = self.meter {
+            self.shared.metrics.grpc.handled(meter, code, 1);
+        }
+    }
+
+    pub(super) fn on_cancel(&mut self, call: CallId) {
+        if let Some(&stream) = self.by_call.get(&call) {
+            self.forget(stream, Code::Canceled);
+        }
+    }
+
+    /// The client has read on.
+    pub(super) fn on_writable(&mut self, net: &mut Net, call: CallId) {
+        let Some(&at) = self.by_call.get(&call) else {
+            return;
+        };
+        let stream = &mut self.streams[at];
+        if std::mem::take(&mut stream.choked) {
+            net.resume(call);
+        }
+        for watcher in std::mem::take(&mut stream.parked) {
+            // The place may have another watcher by now, or none.
+            if let Some(parked) = self.watchers.get(watcher as usize)
+                && parked.stream == at
+                && parked.progress == Progress::Parked
+            {
+                let next = parked.next;
+                self.move_to(watcher, Progress::Lagging, next);
+            }
+        }
+    }
+
+    pub(super) fn on_drain(&mut self, net: &mut Net) {
+        let streams: Vec<usize> = self.by_call.values().copied().collect();
+        for stream in streams {
+            self.end(net, stream, Error::Stopped.into());
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, net: &mut Net, now: Instant) {
+        self.check_leader(net, now);
+        let due: Vec<usize> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.notified > 0 && stream.notify_at <= now)
+            .map(|(at, _)| at)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        self.follow(net);
+        for stream in due {
+            self.streams[stream].notify_at = now + self.interval();
+            let watchers: Vec<WatcherId> =
+                self.streams[stream].watchers.values().copied().collect();
+            for at in watchers {
+                let watcher = &mut self.watchers[at as usize];
+                let quiet = std::mem::replace(&mut watcher.quiet, true);
+                let synced = watcher.progress == Progress::Synced && watcher.start <= self.routed;
+                let id = watcher.id;
+                if watcher.notify && quiet && synced && !self.is_choked(net, stream) {
+                    self.send_progress(net, stream, id);
+                }
+            }
+        }
+    }
+
+    /// Ends the streams that need a leader when there has been none for too long.
+    fn check_leader(&mut self, net: &mut Net, now: Instant) {
+        if self.shared.status.leader().is_some() {
+            self.leaderless = None;
+            return;
+        }
+        let since = *self.leaderless.get_or_insert(now);
+        if now - since < self.shared.limits.leaderless_max {
+            return;
+        }
+        let streams: Vec<usize> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.needs_leader)
+            .map(|(at, _)| at)
+            .collect();
+        for stream in streams {
+            self.end(net, stream, Error::NoLeader.into());
+        }
+    }
+}
+
+/// What a request watches: its bytes are copied, so that they keep nothing else alive.
+fn keys_of(request: &pb::WatchCreateRequest) -> Keys {
+    let key = match &request.key[..] {
+        [] => Bytes::from_static(&[0]),
+        key => Bytes::copy_from_slice(key),
+    };
+    match &request.range_end[..] {
+        [] => Keys::One(key),
+        [0] => Keys::Range(key, None),
+        end => Keys::Range(key, Some(Bytes::copy_from_slice(end))),
+    }
+}

@@ -1,0 +1,342 @@
+//! Events on their way from the log to the streams.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use state::Header;
+use state::watch::{self, Event};
+use storage::backend::Value;
+
+use super::{Hub, Progress, Watcher, WatcherId};
+use crate::drive::post::Mail;
+use crate::drive::stop::fatal;
+use crate::front::Net;
+
+/// A stream with more than this queued gets nothing until its client has read on. Above the
+/// front end's low-water mark, whose crossing is reported.
+const QUEUED_BYTES_MAX: u64 = 256 << 10;
+/// Several revisions share a response up to this size.
+const RESPONSE_BYTES: usize = 1 << 20;
+/// Records, and their bytes, that one round of catching up reads.
+const ROUND_RECORDS: usize = 500;
+const ROUND_BYTES: usize = 1 << 20;
+/// What a response may have beyond `--max-request-bytes` before it is split, as in etcd.
+const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Some of a round's events, for one watcher.
+struct Selection<'a> {
+    events: &'a [&'a Event],
+    /// Places in `events`.
+    chosen: &'a [u32],
+    before: &'a HashMap<u32, Option<Value>>,
+    header: Header,
+    revision: i64,
+    id: i64,
+    fragment: bool,
+}
+
+impl Selection<'_> {
+    fn before(&self, at: u32) -> Option<&[u8]> {
+        self.before.get(&at)?.as_deref()
+    }
+
+    fn event_len(&self, at: u32) -> usize {
+        self.events[at as usize].encoded_len(self.before(at))
+    }
+
+    fn send(&self, net: &mut Net, call: crate::front::CallId, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        watch::write_head(&self.header, self.revision, self.id, self.fragment, scratch);
+        let events = self.chosen.iter().map(|&at| self.event_len(at));
+        let length = scratch.len() + events.sum::<usize>();
+        net.send_encoded(call, length, |out| {
+            out.extend_from_slice(scratch);
+            for &at in self.chosen {
+                self.events[at as usize].write(self.before(at), out);
+            }
+        });
+    }
+}
+
+impl Watcher {
+    fn wants(&self, event: &Event) -> bool {
+        event.revision() >= self.next
+            && !(if event.is_delete() {
+                self.no_delete
+            } else {
+                self.no_put
+            })
+    }
+}
+
+impl Hub {
+    /// Gives the synced watchers what was published since the last time.
+    pub(super) fn follow(&mut self, net: &mut Net) {
+        if self.watchers.is_empty() || self.shared.view.revision() <= self.routed {
+            return;
+        }
+        let tail = self.shared.view.tail(self.routed + 1);
+        if tail.first > self.routed + 1 {
+            self.fall_behind();
+            self.routed = tail.revision;
+            return;
+        }
+        let events: Vec<&Event> = tail
+            .batches
+            .iter()
+            .flat_map(|batch| batch.events())
+            .filter(|event| event.revision() > self.routed)
+            .collect();
+        self.route(&events, Progress::Synced);
+        self.routed = tail.revision;
+        for at in std::mem::take(&mut self.touched) {
+            if let Some(next) = self.deliver(net, at, &events, tail.revision) {
+                self.move_to(at, Progress::Parked, next);
+            }
+        }
+        self.before.clear();
+    }
+
+    /// The log no longer has what is due: the synced watchers read from the history.
+    fn fall_behind(&mut self) {
+        let from = self.routed + 1;
+        let synced: Vec<WatcherId> = self
+            .watchers
+            .iter()
+            .filter(|(_, watcher)| watcher.progress == Progress::Synced)
+            .map(|(at, _)| at as WatcherId)
+            .collect();
+        for at in synced {
+            let next = self.watchers[at as usize].next.max(from);
+            self.move_to(at, Progress::Lagging, next);
+        }
+    }
+
+    /// Hands events out to the watchers that are in this state of progress and want them.
+    fn route(&mut self, events: &[&Event], progress: Progress) {
+        let Hub {
+            matcher,
+            watchers,
+            touched,
+            ..
+        } = self;
+        touched.clear();
+        for (place, event) in events.iter().enumerate() {
+            matcher.for_each(event.key(), |at| {
+                let watcher = &mut watchers[at as usize];
+                if watcher.progress == progress && watcher.wants(event) {
+                    if watcher.pending.is_empty() {
+                        touched.push(at);
+                    }
+                    watcher.pending.push(place as u32);
+                }
+            });
+        }
+    }
+
+    /// Whether nothing may be added to a stream's queue; its client is then asked for nothing.
+    pub(super) fn is_choked(&mut self, net: &mut Net, stream: usize) -> bool {
+        let stream = &mut self.streams[stream];
+        if !stream.choked && net.queued_bytes(stream.call).unwrap_or(0) > QUEUED_BYTES_MAX {
+            stream.choked = true;
+            net.hold(stream.call);
+        }
+        stream.choked
+    }
+
+    /// Sends a watcher its pending events. Returns the revision of the first that its stream has
+    /// no room for.
+    fn deliver(
+        &mut self,
+        net: &mut Net,
+        at: WatcherId,
+        events: &[&Event],
+        revision: i64,
+    ) -> Option<i64> {
+        let watcher = &mut self.watchers[at as usize];
+        let stream = watcher.stream;
+        let mut pending = std::mem::take(&mut watcher.pending);
+        if watcher.prev_kv {
+            self.look_up(&pending, events);
+        }
+        let mut rest = &pending[..];
+        let mut undelivered = None;
+        while let Some(&first) = rest.first() {
+            if self.is_choked(net, stream) {
+                undelivered = Some(events[first as usize].revision());
+                break;
+            }
+            let (now, later) = rest.split_at(whole_revisions(rest, events));
+            self.send_events(net, at, events, now, revision);
+            rest = later;
+        }
+        pending.clear();
+        self.watchers[at as usize].pending = pending;
+        undelivered
+    }
+
+    /// Sends events of whole revisions, in parts if the watcher wants that.
+    fn send_events(
+        &mut self,
+        net: &mut Net,
+        at: WatcherId,
+        events: &[&Event],
+        chosen: &[u32],
+        revision: i64,
+    ) {
+        let header = self.shared.header();
+        let empty = HashMap::new();
+        let watcher = &mut self.watchers[at as usize];
+        watcher.quiet = false;
+        let call = self.streams[watcher.stream].call;
+        let mut selection = Selection {
+            events,
+            chosen,
+            before: if watcher.prev_kv {
+                &self.before
+            } else {
+                &empty
+            },
+            header,
+            revision,
+            id: watcher.id,
+            fragment: false,
+        };
+        let part_max = if watcher.fragment {
+            self.shared.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES
+        } else {
+            usize::MAX
+        };
+        let mut scratch = Vec::new();
+        let mut left = chosen;
+        let mut sent = 0;
+        while !left.is_empty() {
+            let mut bytes = 0;
+            let fits = |&&place: &&u32| {
+                bytes += selection.event_len(place);
+                bytes < part_max
+            };
+            let count = left.iter().take_while(fits).count().max(1);
+            let (part, rest) = left.split_at(count);
+            selection.chosen = part;
+            selection.fragment = !rest.is_empty();
+            selection.send(net, call, &mut scratch);
+            left = rest;
+            sent += 1;
+        }
+        self.shared.metrics.watch_events.add(chosen.len() as u64);
+        if let Some(meter) = self.meter {
+            self.shared.metrics.grpc.sent(meter, sent);
+        }
+    }
+
+    /// Finds what keys were before events.
+    fn look_up(&mut self, places: &[u32], events: &[&Event]) {
+        for &place in places {
+            let event = events[place as usize];
+            if event.is_create() || self.before.contains_key(&place) {
+                continue;
+            }
+            match self.shared.view.before(event.key(), event.revision()) {
+                Ok(record) => self.before.insert(place, record),
+                Err(error) => fatal("read the previous value of a key", &error),
+            };
+        }
+    }
+
+    /// The end of a turn: new events first, then one round for those who lag.
+    pub(in crate::grpc) fn on_turn_end(&mut self, net: &mut Net) {
+        self.follow(net);
+        if self.lagging.is_empty() {
+            return;
+        }
+        self.catch_up(net);
+        if !self.lagging.is_empty() {
+            self.mailbox.push(&mut vec![Mail::Events]);
+        }
+    }
+
+    /// Whoever is served next: in rounds by cursor, so that those who are close to each other
+    /// share what is read; every other time whoever lags least, to be done with it.
+    fn next_lagging(&mut self) -> Option<(i64, WatcherId)> {
+        self.least_next = !self.least_next;
+        if self.least_next {
+            return self.lagging.last().copied();
+        }
+        let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let next = self.lagging.range(behind).next().copied();
+        self.turn = next.or_else(|| self.lagging.first().copied())?;
+        Some(self.turn)
+    }
+
+    /// Reads on from one cursor, for every watcher whose cursor lies in what is read.
+    fn catch_up(&mut self, net: &mut Net) {
+        let Some((from, first)) = self.next_lagging() else {
+            return;
+        };
+        let stream = self.watchers[first as usize].stream;
+        if self.is_choked(net, stream) {
+            return self.move_to(first, Progress::Parked, from);
+        }
+        let chunk = match self.shared.view.events(from, ROUND_RECORDS, ROUND_BYTES) {
+            Ok(chunk) => chunk,
+            Err(error) => fatal("read the history of keys", &error),
+        };
+        let through = chunk.through.max(from - 1);
+        let readers: Vec<(i64, WatcherId)> = self
+            .lagging
+            .range((from, 0)..=(through.max(from), WatcherId::MAX))
+            .copied()
+            .collect();
+        for &(next, at) in &readers {
+            let stream = self.watchers[at as usize].stream;
+            if next < chunk.compacted {
+                let id = self.watchers[at as usize].id;
+                self.remove(at);
+                self.send_compacted(net, stream, id, chunk.compacted);
+            } else if self.is_choked(net, stream) {
+                self.move_to(at, Progress::Parked, next);
+            } else {
+                self.move_to(at, Progress::Reading, next);
+            }
+        }
+        let events: Vec<&Event> = chunk.events.iter().collect();
+        self.route(&events, Progress::Reading);
+        for at in std::mem::take(&mut self.touched) {
+            if let Some(next) = self.deliver(net, at, &events, chunk.revision) {
+                self.move_to(at, Progress::Parked, next);
+            }
+        }
+        self.before.clear();
+        for (_, at) in readers {
+            if let Some(watcher) = self.watchers.get(at as usize)
+                && watcher.progress == Progress::Reading
+            {
+                let next = watcher.next.max(through + 1);
+                let synced = through >= self.routed;
+                let progress = if synced {
+                    Progress::Synced
+                } else {
+                    Progress::Lagging
+                };
+                self.move_to(at, progress, next);
+            }
+        }
+        self.stop_watching_if_idle();
+    }
+}
+
+/// How many of the first events make a response: whole revisions, to about the usual size.
+fn whole_revisions(places: &[u32], events: &[&Event]) -> usize {
+    let mut bytes = 0;
+    let mut last = None;
+    for (count, &place) in places.iter().enumerate() {
+        let event = events[place as usize];
+        if bytes > RESPONSE_BYTES && last != Some(event.revision()) {
+            return count;
+        }
+        bytes += event.encoded_len(None);
+        last = Some(event.revision());
+    }
+    places.len()
+}

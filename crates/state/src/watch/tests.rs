@@ -1,0 +1,278 @@
+//! Watchers of a model: whatever is put, deleted and compacted, each gets every event from its
+//! revision on, once and in order, or learns of the compaction.
+
+use std::collections::BTreeMap;
+
+use api::pb::etcdserverpb as pb;
+use api::pb::etcdserverpb::request_op::Request;
+use api::pb::mvccpb;
+use prost::Message;
+
+use super::*;
+use crate::machine::tests::Rig;
+
+fn decode(event: &Event, before: Option<&[u8]>) -> mvccpb::Event {
+    let mut out = Vec::new();
+    event.write(before, &mut out);
+    assert_eq!(out.len(), event.encoded_len(before));
+    let response = pb::WatchResponse::decode(&out[..]).unwrap();
+    assert_eq!(response.events.len(), 1);
+    response.events[0].clone()
+}
+
+fn txn(operations: Vec<Request>) -> pb::InternalRaftRequest {
+    let success = operations
+        .into_iter()
+        .map(|request| pb::RequestOp {
+            request: Some(request),
+        })
+        .collect();
+    pb::InternalRaftRequest {
+        txn: Some(pb::TxnRequest {
+            success,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn an_event_is_the_message_of_its_change() {
+    let mut rig = Rig::new();
+    rig.view.set_watching(0, true);
+    rig.put("a", "1");
+    rig.put("a", "2");
+    rig.delete("a");
+    let tail = rig.view.tail(2);
+    assert_eq!((tail.first, tail.revision, tail.compacted), (2, 4, -1));
+    let events: Vec<&Event> = tail.batches.iter().flat_map(|b| b.events()).collect();
+    assert!(events[0].is_create() && !events[1].is_create() && !events[2].is_create());
+    let first = decode(events[0], None);
+    let kv = first.kv.clone().unwrap();
+    assert_eq!(
+        (
+            kv.create_revision,
+            kv.mod_revision,
+            kv.version,
+            &kv.value[..]
+        ),
+        (2, 2, 1, &b"1"[..])
+    );
+    let before = rig.view.before(b"a", 4).unwrap().unwrap();
+    let last = decode(events[2], Some(&before));
+    assert_eq!(last.r#type, mvccpb::event::EventType::Delete as i32);
+    let kv = last.kv.unwrap();
+    assert_eq!(
+        (&kv.key[..], kv.mod_revision, kv.version),
+        (&b"a"[..], 4, 0)
+    );
+    assert_eq!(&last.prev_kv.unwrap().value[..], b"2");
+    assert_eq!(rig.view.before(b"a", 2).unwrap(), None);
+}
+
+#[test]
+fn the_log_exists_only_for_watchers() {
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    let tail = rig.view.tail(0);
+    assert!(tail.batches.is_empty());
+    assert_eq!((tail.first, tail.revision), (3, 2));
+    rig.view.set_watching(3, true);
+    rig.put("a", "2");
+    assert_eq!(rig.view.tail(0).batches.len(), 1);
+    rig.view.set_watching(3, false);
+    rig.put("a", "3");
+    let tail = rig.view.tail(0);
+    assert!(tail.batches.is_empty());
+    assert_eq!((tail.first, tail.revision), (5, 4));
+    // The database has what the log has not.
+    let chunk = rig.view.events(2, 100, 1 << 20).unwrap();
+    assert_eq!(chunk.events.len(), 3);
+    assert_eq!(chunk.through, 4);
+}
+
+#[test]
+fn the_log_is_bounded() {
+    let log = Log::new(1, -1);
+    log.set_watching(0, true);
+    let record: Value = Arc::from(vec![0; 1 << 20]);
+    for main in 2..100 {
+        let event = Event::new(main, false, record.clone());
+        log.publish(main, -1, Some(vec![event]));
+    }
+    let tail = log.tail(0);
+    assert!(tail.batches.len() * (1 << 20) <= LOG_BYTES_MAX);
+    assert_eq!(tail.first, tail.batches[0].events()[0].revision());
+    assert_eq!(log.tail(98).batches.len(), 2);
+}
+
+#[test]
+fn a_revision_stays_whole() {
+    let mut rig = Rig::new();
+    for watching in [false, true] {
+        rig.view.set_watching(0, watching);
+        let from = rig.view.revision() + 1;
+        let puts = |n: usize| {
+            let put = |i| Request::RequestPut(crate::machine::tests::put_request(i, "v"));
+            txn(["a", "b", "c", "d", "e"][..n]
+                .iter()
+                .map(|i| put(i))
+                .collect())
+        };
+        rig.apply(puts(5)).unwrap();
+        rig.apply(puts(2)).unwrap();
+        let chunk = rig.view.events(from, 1, 1 << 20).unwrap();
+        assert_eq!((chunk.events.len(), chunk.through), (5, from));
+        let chunk = rig.view.events(from, 6, 1 << 20).unwrap();
+        assert_eq!((chunk.events.len(), chunk.through), (7, from + 1));
+        let chunk = rig.view.events(from + 1, 6, 1).unwrap();
+        assert_eq!((chunk.events.len(), chunk.through), (2, from + 1));
+        let chunk = rig.view.events(from + 2, 6, 1).unwrap();
+        assert_eq!((chunk.events.len(), chunk.through), (0, from + 1));
+    }
+}
+
+#[test]
+fn a_deletion_at_the_compacted_revision_is_seen() {
+    let mut rig = Rig::new();
+    rig.put("a", "1");
+    let deleted = rig.delete("a");
+    rig.put("b", "1");
+    rig.compact(deleted).unwrap();
+    rig.sweep();
+    let chunk = rig.view.events(deleted, 100, 1 << 20).unwrap();
+    assert_eq!(chunk.compacted, deleted);
+    assert!(chunk.events[0].is_delete() && chunk.events[0].revision() == deleted);
+    assert_eq!(chunk.events.len(), 2);
+    assert_eq!(rig.view.before(b"a", deleted).unwrap(), None);
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+/// What a watcher of everything got, by revision.
+struct Watcher {
+    start: i64,
+    next: i64,
+    got: Vec<mvccpb::Event>,
+    cancelled: Option<i64>,
+}
+
+impl Watcher {
+    fn advance(&mut self, rig: &Rig, random: &mut Random) {
+        let records = 1 + random.below(5) as usize;
+        let chunk = rig.view.events(self.next, records, 1 << 20).unwrap();
+        if self.next < chunk.compacted {
+            self.cancelled = Some(chunk.compacted);
+            return;
+        }
+        for event in &chunk.events {
+            assert!(event.revision() >= self.next && event.revision() <= chunk.through);
+            self.got.push(decode(event, None));
+        }
+        self.next = self.next.max(chunk.through + 1);
+    }
+}
+
+fn change(rig: &mut Rig, random: &mut Random) {
+    let key = |random: &mut Random| format!("k{}", random.below(12));
+    match random.below(10) {
+        0..5 => {
+            rig.put(&key(random), "v");
+        }
+        5..7 => {
+            rig.delete(&key(random));
+        }
+        7 => {
+            let (a, b) = (random.below(6), 6 + random.below(6));
+            let put =
+                |n| Request::RequestPut(crate::machine::tests::put_request(&format!("k{n}"), "t"));
+            let delete = Request::RequestDeleteRange(pb::DeleteRangeRequest {
+                key: "l".into(),
+                ..Default::default()
+            });
+            rig.apply(txn(vec![put(a), delete, put(b)])).unwrap();
+        }
+        8 => {
+            let newest = rig.view.revision();
+            // Refused when it is older than the last one.
+            let _ = rig.compact(newest - random.below(newest as u64) as i64);
+        }
+        _ => {
+            let _ = rig.sweep.step().unwrap();
+            if random.below(2) == 0 {
+                rig.committer.commit().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn watchers_get_every_event_or_learn_of_the_compaction() {
+    for seed in 1..=12u64 {
+        let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut rig = Rig::new();
+        // A watcher that never lags has the truth.
+        let mut truth: BTreeMap<i64, Vec<mvccpb::Event>> = BTreeMap::new();
+        let mut seen = 1;
+        rig.view.set_watching(0, true);
+        let mut watchers: Vec<Watcher> = Vec::new();
+        for _ in 0..400 {
+            let before = rig.view.revision();
+            change(&mut rig, &mut random);
+            assert!(rig.view.revision() >= before);
+            if random.below(20) == 0 {
+                let start = 1 + random.below(rig.view.revision() as u64 + 3) as i64;
+                watchers.push(Watcher {
+                    start,
+                    next: start,
+                    got: Vec::new(),
+                    cancelled: None,
+                });
+            }
+            let tail = rig.view.tail(seen + 1);
+            assert!(tail.first <= seen + 1);
+            for event in tail.batches.iter().flat_map(|batch| batch.events()) {
+                if event.revision() > seen {
+                    let at = truth.entry(event.revision()).or_default();
+                    at.push(decode(event, None));
+                }
+            }
+            seen = tail.revision;
+            if random.below(15) == 0 {
+                // From here on all of that is history.
+                let mut inner = rig.machine.shared.log.inner.lock();
+                inner.batches.clear();
+                inner.first = seen + 1;
+            }
+            if random.below(3) == 0 && !watchers.is_empty() {
+                let which = random.below(watchers.len() as u64) as usize;
+                if watchers[which].cancelled.is_none() {
+                    watchers[which].advance(&rig, &mut random);
+                }
+            }
+        }
+        let compacted = rig.view.compact_revision();
+        for watcher in &mut watchers {
+            while watcher.cancelled.is_none() && watcher.next <= seen {
+                watcher.advance(&rig, &mut random);
+            }
+            if let Some(at) = watcher.cancelled {
+                assert!(watcher.next < at && at <= compacted);
+            }
+            let expected: Vec<mvccpb::Event> = truth
+                .range(watcher.start..watcher.next)
+                .flat_map(|(_, events)| events.clone())
+                .collect();
+            assert_eq!(watcher.got, expected, "seed {seed}");
+        }
+    }
+}

@@ -218,7 +218,7 @@ fn change(rig: &mut Rig, random: &mut Random) {
 #[test]
 fn watchers_get_every_event_or_learn_of_the_compaction() {
     for seed in 1..=12u64 {
-        let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut rig = Rig::new();
         // A watcher that never lags has the truth.
         let mut truth: BTreeMap<i64, Vec<mvccpb::Event>> = BTreeMap::new();

@@ -28,7 +28,7 @@ pub(crate) mod stop;
 pub(crate) mod sweep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::ids::{ClusterId, MemberId};
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) commit_due: AtomicBool,
     /// This member's NOSPACE alarm is on its way, or raised.
     pub(crate) no_space_raised: AtomicBool,
+    /// Images of the database that are being sent.
+    pub(crate) snapshots: AtomicUsize,
 }
 
 impl Shared {

@@ -21,7 +21,9 @@ mod socket;
 mod stats;
 
 pub use bridge::{Bridge, BridgeReply, BridgeRequest};
-pub use call::{BodySource, CallId, Method, MethodId, MethodKind, Payload, RequestHead};
+pub use call::{
+    BodySource, CallId, Drawn, MessageSource, Method, MethodId, MethodKind, Payload, RequestHead,
+};
 pub use mailbox::Mailbox;
 pub use net::{Control, Front, Net, Peer, start};
 pub use socket::{Listener, Socket};

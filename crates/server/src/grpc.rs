@@ -12,6 +12,9 @@ mod maintenance;
 mod membership;
 pub(crate) mod method;
 mod pending;
+mod range_stream;
+mod snapshot;
+mod stream;
 mod watch;
 
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use crate::metrics::Method as Meter;
 use keep_alive::KeepAlives;
 use method::{METHODS, Rpc};
 use pending::{Pending, Read, Slots, Waiting};
+use snapshot::Snapshots;
 use watch::Hub;
 
 /// The services of one net thread: everything here belongs to it alone.
@@ -49,6 +53,7 @@ pub(crate) struct Services {
     /// The counters of each method, by [`Rpc`].
     meters: Vec<Option<Meter>>,
     watch: Hub,
+    snapshots: Snapshots,
 }
 
 impl Services {
@@ -70,6 +75,7 @@ impl Services {
             reads: Vec::new(),
             scratch: Vec::new(),
             meters,
+            snapshots: Snapshots::default(),
         }
     }
 
@@ -107,6 +113,7 @@ impl Services {
     fn serve(&mut self, net: &mut Net, waiting: Waiting, message: Bytes) -> Result<(), Status> {
         match waiting.rpc {
             Rpc::Range => self.range(net, waiting, message),
+            Rpc::RangeStream => self.range_stream(net, waiting, message),
             Rpc::Put => self.put(waiting, message),
             Rpc::DeleteRange => self.delete_range(waiting, message),
             Rpc::Txn => self.txn(net, waiting, message),
@@ -119,6 +126,7 @@ impl Services {
             Rpc::MemberList => self.member_list(net, waiting, &message),
             Rpc::Alarm => self.alarm(net, waiting, message),
             Rpc::Status => self.status(net, waiting),
+            Rpc::Snapshot => self.snapshot(waiting, &message),
             Rpc::Hash => self.hash(waiting),
             Rpc::HashKv => self.hash_kv(waiting, &message),
             Rpc::HealthCheck => self.health_check(net, waiting, &message),
@@ -167,6 +175,7 @@ impl Services {
     fn serve_read(&mut self, net: &mut Net, waiting: Waiting, read: Read) {
         let outcome = match read {
             Read::Range(request) => self.serve_range(net, &waiting, &request),
+            Read::RangeStream(request) => self.serve_range_stream(net, &waiting, &request),
             Read::Txn(request) => self.serve_txn(net, &waiting, &request),
             Read::MemberList => self.serve_member_list(net, &waiting),
             Read::Alarms(kind) => self.serve_alarms(net, &waiting, kind),
@@ -347,6 +356,7 @@ impl Handler for Services {
 
     fn on_tick(&mut self, net: &mut Net, now: Instant) {
         self.watch.on_tick(net, now);
+        self.snapshots.drop_stalled(now);
     }
 
     fn on_turn_end(&mut self, net: &mut Net) {
@@ -379,6 +389,7 @@ impl Handler for Services {
                     }
                 }
                 Mail::LeaseSettled(call) => self.keep_alive_again(net, call),
+                Mail::Pinned(token, tx) => self.send_snapshot(net, token, &tx),
                 Mail::Answer(token, answer) => self.on_answer(net, token, answer),
                 // The end of the turn sees to it.
                 Mail::Events => {}

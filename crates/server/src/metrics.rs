@@ -133,6 +133,8 @@ families! {
         "etcd_debugging_snap_save_total_duration_seconds", "Time of saving a raft snapshot.";
     backend_commit: Histogram = waiting(),
         "etcd_disk_backend_commit_duration_seconds", "Time of committing the database.";
+    backend_snapshot: Histogram = Histogram::exponential(0.01, 2.0, 17),
+        "etcd_disk_backend_snapshot_duration_seconds", "Time of sending the database.";
     wal_fsync: Histogram = waiting(),
         "etcd_disk_wal_fsync_duration_seconds", "Time of syncing the write-ahead log.";
     wal_write_bytes: Gauge = Gauge::default(),

@@ -49,7 +49,7 @@ pub use members::{
     ChangeContext, ChangeKind, ConfChange, DowngradeInfo, Member, Members, RaftChange,
     v2_store_json,
 };
-pub use range::RangeAnswer;
+pub use range::{RangeAnswer, RangePart, RangeParts};
 pub use reply::{Header, Reply};
 pub use sweep::{Step, Sweep};
 pub use txn::{is_read_only, is_serializable};

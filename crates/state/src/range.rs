@@ -4,6 +4,8 @@
 //! takes the lock again for each chunk; records that are not in memory leave a gap in the chunk
 //! that is filled from the backend after the lock is released.
 
+mod parts;
+
 use std::sync::Arc;
 
 use api::Error;
@@ -18,6 +20,8 @@ use crate::kv::{load, parse};
 use crate::record::{KeyValue, Revision};
 use crate::shared::{Pin, Shared, State};
 use crate::wire;
+
+pub use parts::{RangePart, RangeParts};
 
 /// An answer up to this many bytes is written at once.
 const WHOLE_MAX: u64 = 64 << 10;

@@ -15,7 +15,7 @@ use crate::hash::{self, KvHash};
 use crate::index::Seen;
 use crate::kv::load;
 use crate::members::Members;
-use crate::range::{self, RangeAnswer};
+use crate::range::{self, RangeAnswer, RangeParts};
 use crate::record::Revision;
 use crate::reply::Reply;
 use crate::shared::{Pin, Shared};
@@ -121,6 +121,14 @@ impl View {
     /// Refused for its revision, or the database failed.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, ReadError> {
         range::answer(&self.shared, request)
+    }
+
+    /// The same in parts, in key order; the request's order and filters are not looked at.
+    ///
+    /// # Errors
+    /// As [`View::range`].
+    pub fn range_parts(&self, request: &RangeRequest) -> Result<RangeParts, ReadError> {
+        RangeParts::new(&self.shared, request)
     }
 
     /// Answers a transaction that [`txn::is_read_only`].

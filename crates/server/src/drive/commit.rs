@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use node::machine::Token;
 use node::member::{self, Snapshot};
 use storage::backend::Committer;
 use storage::datadir::DataDir;
@@ -14,6 +15,7 @@ use super::Shared;
 use super::core::ToCore;
 use super::mailbox::Mailbox;
 use super::persist::WalSlot;
+use super::post::{Mail, Post};
 use super::stop::fatal;
 
 /// What the commit thread is told.
@@ -24,6 +26,8 @@ pub(crate) enum ToCommit {
     Full,
     /// Commit, then say so.
     Now(oneshot::Sender<()>),
+    /// Commit, then hand out the file as it is.
+    Pin(Token),
     /// Write a raft snapshot.
     Snapshot(Snapshot),
     /// Commit and end.
@@ -41,6 +45,7 @@ pub(crate) struct CommitThread {
     pub(crate) snaps_max: usize,
     pub(crate) wals_max: usize,
     pub(crate) core: Arc<Mailbox<ToCore>>,
+    pub(crate) post: Post,
     /// `--backend-batch-interval`
     pub(crate) interval: Duration,
 }
@@ -68,6 +73,7 @@ impl CommitThread {
                         // Whoever asked may have given up.
                         let _ = done.send(());
                     }
+                    ToCommit::Pin(token) => self.pin(token),
                     ToCommit::Snapshot(snapshot) => self.snapshot(&snapshot),
                     ToCommit::Stop => {
                         self.commit();
@@ -92,6 +98,15 @@ impl CommitThread {
             Err(error) => fatal("commit to the database", &error),
         }
         self.core.unpark();
+    }
+
+    fn pin(&mut self, token: Token) {
+        self.commit();
+        match self.committer.pin() {
+            Ok(pinned) => self.post.put(Mail::Pinned(token, pinned.tx)),
+            Err(error) => fatal("commit to the database", &error),
+        }
+        self.post.deliver();
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api::{Error, Status};
 use node::machine::Token;
 use state::Reply;
+use storage::bolt::ReadTx;
 use tokio::sync::oneshot;
 
 use crate::front::{CallId, Mailbox};
@@ -22,6 +23,8 @@ pub(crate) enum Mail {
     LeaseSettled(CallId),
     /// A slow answer, computed elsewhere and already encoded.
     Answer(Token, Result<Vec<u8>, Status>),
+    /// The database as it was asked for.
+    Pinned(Token, ReadTx),
     /// There is something for watchers.
     Events,
 }
@@ -80,7 +83,11 @@ impl Desk {
             Mail::ReadReady(token) => (token, Outcome::ReadReady),
             Mail::Failed(token, error) => (token, Outcome::Failed(error)),
             // Nobody at the desk waits for entries or slow answers.
-            Mail::Applied(..) | Mail::Answer(..) | Mail::LeaseSettled(_) | Mail::Events => return,
+            Mail::Applied(..)
+            | Mail::Answer(..)
+            | Mail::LeaseSettled(_)
+            | Mail::Pinned(..)
+            | Mail::Events => return,
         };
         let mut state = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = state.waiting.remove(&slot_of(token)) {
@@ -113,6 +120,7 @@ impl Post {
             Mail::Applied(token, _)
             | Mail::ReadReady(token)
             | Mail::Failed(token, _)
+            | Mail::Pinned(token, _)
             | Mail::Answer(token, _) => usize::from(thread_of(*token)),
             Mail::LeaseSettled(call) => call.thread(),
             // See `put_events`.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -71,6 +71,7 @@ pub(crate) fn start(
         snaps_max: config.raft.snapshots_max.unwrap_or(0),
         wals_max: config.raft.wals_max.unwrap_or(0),
         core: Arc::clone(&shared.core),
+        post: post(),
         interval: config.backend.batch_interval,
     };
     let core = Core {
@@ -129,6 +130,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         desk: Arc::default(),
         commit_due: AtomicBool::new(false),
         no_space_raised: AtomicBool::new(false),
+        snapshots: AtomicUsize::new(0),
     }
 }
 

@@ -172,3 +172,19 @@ pub trait BodySource: Send {
     /// since the announced length can no longer be kept.
     fn next_chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Status>;
 }
+
+/// A message whose content is drawn as the client takes it.
+pub struct Drawn {
+    /// Its exact length in bytes.
+    pub length: u64,
+    pub content: Box<dyn BodySource>,
+}
+
+/// The messages of a stream of responses, drawn one by one as the client takes them.
+pub trait MessageSource: Send {
+    /// The next message. `None` at the end, which ends the call with OK.
+    ///
+    /// # Errors
+    /// The status ends the call after the messages before.
+    fn next_message(&mut self) -> Result<Option<Drawn>, Status>;
+}

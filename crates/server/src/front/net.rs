@@ -16,7 +16,7 @@ use api::Status;
 use self::connection::{Connection, Connections};
 use self::event_loop::EventLoop;
 use super::bridge::BridgePart;
-use super::call::{BodySource, CallId, Payload};
+use super::call::{BodySource, CallId, MessageSource, Payload};
 use super::h2::{Conn, Shared, StreamRef};
 use super::mailbox::Mailbox;
 use super::socket::{Listener, Socket};
@@ -142,6 +142,12 @@ impl Net {
     /// Like [`Self::reply_body`], for one message of a stream of responses.
     pub fn send_body(&mut self, call: CallId, length: u64, source: Box<dyn BodySource>) -> bool {
         self.write(call, |conn, at| conn.send_body(at, length, source, false))
+    }
+
+    /// Sends the rest of a stream of responses, drawn message by message as the client takes them,
+    /// and ends the call. False if it is gone.
+    pub fn reply_messages(&mut self, call: CallId, source: Box<dyn MessageSource>) -> bool {
+        self.write(call, |conn, at| conn.send_messages(at, source))
     }
 
     /// Ends a call after what is queued on it. False if it is gone.

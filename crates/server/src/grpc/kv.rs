@@ -45,11 +45,7 @@ impl Services {
         self.header().write(answer.revision(), &mut self.scratch);
         let length = self.scratch.len() as u64 + answer.encoded_len();
         if length > WHOLE_BYTES_MAX {
-            let source = Chunks {
-                begin: Some(self.scratch.clone()),
-                answer,
-                done: false,
-            };
+            let source = Chunks::new(self.scratch.clone(), answer);
             net.reply_body(waiting.call, length, Box::new(source));
             self.count_sent(waiting);
             return Ok(());
@@ -137,10 +133,21 @@ impl Services {
 }
 
 /// A long answer on its way: the header first, then the keys as they are reached.
-struct Chunks {
+pub(super) struct Chunks {
     begin: Option<Vec<u8>>,
     answer: RangeAnswer,
     done: bool,
+}
+
+impl Chunks {
+    /// `begin`, then the answer.
+    pub(super) fn new(begin: Vec<u8>, answer: RangeAnswer) -> Chunks {
+        Chunks {
+            begin: Some(begin),
+            answer,
+            done: false,
+        }
+    }
 }
 
 impl BodySource for Chunks {

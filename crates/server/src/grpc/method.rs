@@ -24,6 +24,7 @@ macro_rules! methods {
 
 methods! {
     Range Unary "/etcdserverpb.KV/Range";
+    RangeStream Unary "/etcdserverpb.KV/RangeStream";
     Put Unary "/etcdserverpb.KV/Put";
     DeleteRange Unary "/etcdserverpb.KV/DeleteRange";
     Txn Unary "/etcdserverpb.KV/Txn";
@@ -37,6 +38,7 @@ methods! {
     Alarm Unary "/etcdserverpb.Maintenance/Alarm";
     Watch Streaming "/etcdserverpb.Watch/Watch";
     Status Unary "/etcdserverpb.Maintenance/Status";
+    Snapshot Unary "/etcdserverpb.Maintenance/Snapshot";
     Hash Unary "/etcdserverpb.Maintenance/Hash";
     HashKv Unary "/etcdserverpb.Maintenance/HashKV";
     HealthCheck Unary "/grpc.health.v1.Health/Check";

@@ -4,6 +4,7 @@ use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
 use slab::Slab;
 
 use super::method::Rpc;
+use super::snapshot::Place;
 use crate::front::CallId;
 use crate::metrics::Method as Meter;
 
@@ -18,6 +19,7 @@ pub(super) struct Waiting {
 /// A read, to be served when it may be.
 pub(super) enum Read {
     Range(RangeRequest),
+    RangeStream(RangeRequest),
     Txn(TxnRequest),
     MemberList,
     /// Alarms of a kind, 0 for all.
@@ -36,6 +38,8 @@ pub(super) enum Pending {
     KeepAlive(Waiting),
     /// Answered by another thread, in encoded form.
     Answer(Waiting),
+    /// Waits for an image of the database.
+    Snapshot(Waiting, Place),
 }
 
 impl Pending {
@@ -45,6 +49,7 @@ impl Pending {
             | Pending::Compact(waiting, _)
             | Pending::Read(waiting, _)
             | Pending::KeepAlive(waiting)
+            | Pending::Snapshot(waiting, _)
             | Pending::Answer(waiting) => waiting,
         }
     }

@@ -420,6 +420,148 @@ fn a_corrupt_alarm_stops_writes_but_not_reads() {
     rig.put("a", "2");
 }
 
+/// Draws a Range in parts of up to `keys` keys and `bytes` bytes; `between` runs after each.
+fn in_parts(
+    rig: &mut Rig,
+    request: &pb::RangeRequest,
+    (keys, bytes): (u64, u64),
+    mut between: impl FnMut(&mut Rig),
+) -> Result<(pb::RangeResponse, Vec<usize>), ReadError> {
+    let mut parts = rig.view.range_parts(request)?;
+    let mut merged = Vec::new();
+    let mut sizes = Vec::new();
+    let mut ended = false;
+    while let Some(mut part) = parts.next_part(keys, bytes)? {
+        assert!(!ended);
+        ended = part.is_last;
+        let mut out = Vec::new();
+        let len = part.answer.encoded_len();
+        while part.answer.write_chunk(&mut out, 1000)? {}
+        assert_eq!(out.len() as u64, len);
+        sizes.push(pb::RangeResponse::decode(&out[..]).unwrap().kvs.len());
+        merged.extend(out);
+        between(rig);
+    }
+    assert!(ended);
+    let mut merged = pb::RangeResponse::decode(&merged[..]).unwrap();
+    merged.header = Some(pb::ResponseHeader {
+        revision: parts.revision(),
+        ..Default::default()
+    });
+    Ok((merged, sizes))
+}
+
+#[test]
+fn parts_make_the_whole_answer() {
+    for budget in [0, 1 << 30] {
+        let config = Config {
+            value_budget: budget,
+            ..Config::default()
+        };
+        let mut rig = Rig::open(tempfile::tempdir().unwrap(), config);
+        for n in 0..3000 {
+            rig.put(&format!("{n:05}"), &"v".repeat(n % 100));
+        }
+        for n in (0..3000).step_by(3) {
+            rig.delete(&format!("{n:05}"));
+        }
+        let request = |key: &str, end: &str| pb::RangeRequest {
+            key: key.to_owned().into(),
+            range_end: end.to_owned().into(),
+            ..Default::default()
+        };
+        let all = request("0", "\0");
+        let old = pb::RangeRequest {
+            revision: 2500,
+            ..all.clone()
+        };
+        let limited = pb::RangeRequest {
+            limit: 1234,
+            ..all.clone()
+        };
+        let exact = pb::RangeRequest {
+            limit: 2000,
+            ..all.clone()
+        };
+        let keys = pb::RangeRequest {
+            keys_only: true,
+            ..limited.clone()
+        };
+        let count = pb::RangeRequest {
+            count_only: true,
+            ..all.clone()
+        };
+        let one = request("00001", "");
+        let none = request("none", "");
+        for request in [all, old, limited, exact, keys, count, one, none] {
+            let whole = rig.range(&request).unwrap();
+            for size in [
+                (7, u64::MAX),
+                (1 << 40, 5000),
+                (1 << 40, 1),
+                (1 << 40, 1 << 40),
+            ] {
+                let (merged, sizes) = in_parts(&mut rig, &request, size, |_| {}).unwrap();
+                assert!(merged == whole, "{request:?} {size:?}");
+                assert!(sizes.iter().all(|&keys| keys as u64 <= size.0));
+                if size.1 == 1 {
+                    assert!(sizes.iter().all(|&keys| keys <= 1));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_stay_at_the_revision_of_the_first_one() {
+    let mut rig = Rig::new();
+    for n in 0..100 {
+        rig.put(&format!("{n:05}"), "v");
+    }
+    let revision = rig.view.revision();
+    let request = pb::RangeRequest {
+        key: "0".into(),
+        range_end: vec![0].into(),
+        ..Default::default()
+    };
+    let whole = rig.range(&request).unwrap();
+    let (merged, sizes) = in_parts(&mut rig, &request, (10, 1 << 20), |rig| {
+        rig.put("00000x", "new");
+        rig.put("00095", "other");
+        rig.delete("00096");
+        assert_eq!(
+            rig.view
+                .range_parts(&pb::RangeRequest::default())
+                .unwrap()
+                .revision(),
+            rig.view.revision()
+        );
+    })
+    .unwrap();
+    assert!(merged == whole);
+    assert_eq!(sizes, [10; 10]);
+    assert!(rig.view.revision() > revision);
+    // Nothing is pinned between two parts: a compaction ends the answer.
+    let compacted = in_parts(&mut rig, &request, (10, 1 << 20), |rig| {
+        rig.put("z", "");
+        rig.compact(rig.view.revision()).unwrap();
+        rig.sweep();
+    });
+    assert!(matches!(
+        compacted,
+        Err(ReadError::Refused(Error::Compacted))
+    ));
+    let future = pb::RangeRequest {
+        revision: 1 << 40,
+        ..request
+    };
+    let refused = rig.view.range_parts(&future).err();
+    assert!(matches!(
+        refused,
+        Some(ReadError::Refused(Error::FutureRev))
+    ));
+}
+
 #[test]
 fn a_long_answer_stays_at_its_revision() {
     for budget in [0, 1 << 30] {

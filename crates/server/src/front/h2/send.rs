@@ -6,7 +6,7 @@ use api::{Code, Status};
 use bytes::Bytes;
 
 use super::super::bridge::BridgePart;
-use super::super::call::{BodySource, Payload};
+use super::super::call::{BodySource, Drawn, MessageSource, Payload};
 use super::super::grpc::PREFIX_BYTES;
 use super::encode;
 use super::frame::{self, HEADER_BYTES, PAYLOAD_BYTES_MAX, Reason};
@@ -146,16 +146,10 @@ impl Conn {
         if stream.end.is_some() {
             return false;
         }
-        let Ok(prefix_length) = u32::try_from(length) else {
-            let text = format!(
-                "trying to send message larger than max ({length} vs. {})",
-                u32::MAX
-            );
-            return self.finish(at, Status::new(Code::ResourceExhausted, text));
+        let Ok(prefix) = long_prefix(length) else {
+            return self.finish(at, too_long(length));
         };
-        stream
-            .queue
-            .push_back(Chunk::Prefix(prefix(prefix_length as usize), 0));
+        stream.queue.push_back(Chunk::Prefix(prefix, 0));
         stream.queued_bytes += PREFIX_BYTES as u64;
         self.shared.queued_bytes.fetch_add(PREFIX_BYTES, Relaxed);
         if length > 0 {
@@ -167,6 +161,24 @@ impl Conn {
         self.counts.sent_bytes += length;
         self.make_ready(at.slot);
         self.finish_after(at, last);
+        true
+    }
+
+    /// Sends messages that are drawn one by one as the client takes them, then the end.
+    pub(in crate::front) fn send_messages(
+        &mut self,
+        at: StreamRef,
+        source: Box<dyn MessageSource>,
+    ) -> bool {
+        let Some(stream) = self.streams.live(at.slot, at.id) else {
+            return false;
+        };
+        if stream.end.is_some() {
+            return false;
+        }
+        stream.queue.push_back(Chunk::Messages(source));
+        stream.end = Some(End::Status(ok()));
+        self.make_ready(at.slot);
         true
     }
 
@@ -451,17 +463,21 @@ impl Conn {
             if window <= 0 {
                 return Turn::ConnectionBlocked;
             }
-            match draw_body(stream, window as usize) {
-                Ok(drawn) => {
-                    self.shared.queued_bytes.fetch_add(drawn, Relaxed);
-                }
+            let before = stream.queued_bytes;
+            let drawn = draw(stream, window as usize);
+            let added = (stream.queued_bytes - before) as usize;
+            self.shared.queued_bytes.fetch_add(added, Relaxed);
+            match drawn {
+                Ok(announced) => self.counts.sent_bytes += announced,
                 Err(status) => return self.abort_body(slot, &status, events),
             }
-            if stream.kind != Kind::Bridge {
-                self.write_head(slot);
+            if !stream.queue.is_empty() {
+                if stream.kind != Kind::Bridge {
+                    self.write_head(slot);
+                }
+                self.write_data(slot, window as usize);
+                self.on_drained(slot, events);
             }
-            self.write_data(slot, window as usize);
-            self.on_drained(slot, events);
         }
         let stream = self.streams.at(slot);
         if stream.id != id {
@@ -517,8 +533,8 @@ impl Conn {
                         stream.queue.push_front(Chunk::Bytes(bytes));
                     }
                 }
-                Some(body @ Chunk::Body { .. }) => {
-                    stream.queue.push_front(body);
+                Some(later @ (Chunk::Body { .. } | Chunk::Messages(_))) => {
+                    stream.queue.push_front(later);
                     break;
                 }
                 None => break,
@@ -561,9 +577,11 @@ impl Conn {
 pub(super) const DRAIN_PING: [u8; 8] = *b"drained?";
 pub(super) const KEEP_ALIVE_PING: [u8; 8] = *b"alive???";
 
-/// Makes sure that the front of the queue is bytes, drawing from a body if need be: everything
-/// that fits the frame, or one piece. Returns how much was drawn.
-fn draw_body(stream: &mut Stream, window: usize) -> Result<usize, Status> {
+/// Makes sure that the front of the queue is bytes, drawing from a body or a source of messages
+/// if need be: everything that fits the frame, or one piece. Returns the length of the messages
+/// that were announced.
+fn draw(stream: &mut Stream, window: usize) -> Result<u64, Status> {
+    let mut announced = 0;
     let mut ready = 0;
     let mut at = 0;
     while ready < window {
@@ -582,13 +600,53 @@ fn draw_body(stream: &mut Stream, window: usize) -> Result<usize, Status> {
                 }
                 stream.queued_bytes += length;
                 stream.queue.insert(at, Chunk::Bytes(bytes));
-                return Ok(length as usize);
+                return Ok(announced);
             }
-            None => return Ok(0),
+            Some(Chunk::Messages(source)) => {
+                let next = source.next_message();
+                announced += begin_message(stream, at, next);
+                continue;
+            }
+            None => break,
         }
         at += 1;
     }
-    Ok(0)
+    Ok(announced)
+}
+
+/// Puts what a source of messages gave before it, or takes the source away with the call's end
+/// behind it. Returns the message's length.
+fn begin_message(stream: &mut Stream, at: usize, next: Result<Option<Drawn>, Status>) -> u64 {
+    let next = next.and_then(|message| {
+        let framed = message.map(|message| {
+            let prefix = long_prefix(message.length).map_err(|_| too_long(message.length))?;
+            Ok((prefix, message))
+        });
+        framed.transpose()
+    });
+    match next {
+        Ok(Some((prefix, Drawn { length, content }))) => {
+            stream.queued_bytes += PREFIX_BYTES as u64;
+            if length > 0 {
+                let body = Chunk::Body {
+                    source: content,
+                    left: length,
+                };
+                stream.queue.insert(at, body);
+            }
+            stream.queue.insert(at, Chunk::Prefix(prefix, 0));
+            length
+        }
+        Ok(None) => {
+            stream.queue.truncate(at);
+            0
+        }
+        Err(status) => {
+            stream.queue.truncate(at);
+            stream.end = Some(End::Status(status));
+            0
+        }
+    }
 }
 
 fn wrong_length() -> Status {
@@ -600,6 +658,19 @@ fn wrong_length() -> Status {
 
 fn ok() -> Status {
     Status::new(Code::Ok, "")
+}
+
+fn too_long(length: u64) -> Status {
+    let text = format!(
+        "trying to send message larger than max ({length} vs. {})",
+        u32::MAX
+    );
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// The prefix of a message of any length.
+fn long_prefix(length: u64) -> Result<[u8; PREFIX_BYTES], std::num::TryFromIntError> {
+    u32::try_from(length).map(|length| prefix(length as usize))
 }
 
 /// The five bytes before a message.

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use api::Status;
 use bytes::Bytes;
 
-use super::super::call::{BodySource, RequestHead};
+use super::super::call::{BodySource, MessageSource, RequestHead};
 
 /// How a stream's request is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum Chunk {
         source: Box<dyn BodySource>,
         left: u64,
     },
+    /// The rest of the call; always the last piece.
+    Messages(Box<dyn MessageSource>),
 }
 
 /// What ends a stream after its queue.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use super::super::frame::{DATA, SETTING_INITIAL_WINDOW_SIZE};
 use super::super::{Event, StreamRef};
 use super::peer::{Peer, data, headers, settings, unary, window_update, with};
-use crate::front::{BodySource, Limits, Payload};
+use crate::front::{BodySource, Drawn, Limits, MessageSource, Payload};
 
 fn open() -> Peer {
     Peer::open(Limits::default())
@@ -207,4 +207,102 @@ fn request_windows_are_given_back() {
         "data of a lost stream counts for the connection: {lost}"
     );
     assert!(!peer.conn.is_closed());
+}
+
+struct Messages {
+    lengths: Vec<Result<u64, Status>>,
+}
+
+impl MessageSource for Messages {
+    fn next_message(&mut self) -> Result<Option<Drawn>, Status> {
+        let Some(next) = self.lengths.pop() else {
+            return Ok(None);
+        };
+        let length = next?;
+        let content = body(&[Ok(length as usize)]);
+        Ok(Some(Drawn { length, content }))
+    }
+}
+
+fn messages(lengths: &[Result<u64, Status>]) -> Box<dyn MessageSource> {
+    Box::new(Messages {
+        lengths: lengths.iter().rev().cloned().collect(),
+    })
+}
+
+#[test]
+fn messages_are_drawn_as_they_are_taken() {
+    let mut peer = open();
+    let at = call(&mut peer, 1);
+    peer.send(&window_update(0, 1 << 20));
+    let lengths = [Ok(10), Ok(0), Ok(70_000), Ok(50_000)];
+    peer.conn.send_messages(at, messages(&lengths));
+    assert_eq!(peer.conn.queued_bytes(at), Some(0));
+    assert_eq!(sent(&mut peer), [(1, 65_535)]);
+    // The third message was drawn, the fourth was not asked for.
+    let framed = |length: u64| length + 5;
+    let drawn = framed(10) + framed(0) + framed(70_000);
+    assert_eq!(peer.conn.queued_bytes(at), Some(drawn - 65_535));
+    peer.send(&window_update(1, 1 << 20));
+    let all = drawn + framed(50_000);
+    assert_eq!(sent(&mut peer), [(1, (all - 65_535) as usize)]);
+    assert!(!peer.conn.is_live(at));
+    assert_eq!(
+        peer.conn
+            .shared
+            .queued_bytes
+            .load(std::sync::atomic::Ordering::Relaxed),
+        0
+    );
+}
+
+#[test]
+fn a_source_of_messages_ends_its_call() {
+    let broken = || Err(Status::new(Code::OutOfRange, "gone"));
+    let head = "1 HEADERS :status: 200, content-type: application/grpc";
+    type Lengths<'a> = &'a [Result<u64, Status>];
+    let cases: [(Lengths<'_>, &[&str]); 4] = [
+        (
+            &[],
+            &["1 HEADERS end :status: 200, content-type: application/grpc, grpc-status: 0"],
+        ),
+        (
+            &[Ok(1)],
+            &[head, "1 DATA 6", "1 HEADERS end grpc-status: 0"],
+        ),
+        (
+            &[broken()],
+            &[
+                "1 HEADERS end :status: 200, content-type: application/grpc, \
+                grpc-status: 11, grpc-message: gone",
+            ],
+        ),
+        (
+            &[Ok(1), Ok(2), broken()],
+            &[
+                head,
+                "1 DATA 6",
+                "1 DATA 7",
+                "1 HEADERS end grpc-status: 11, grpc-message: gone",
+            ],
+        ),
+    ];
+    for (lengths, story) in cases {
+        let mut peer = open();
+        let at = call(&mut peer, 1);
+        peer.conn.send_messages(at, messages(lengths));
+        assert_eq!(peer.story(), story, "{lengths:?}");
+        assert!(!peer.conn.is_live(at));
+        assert!(peer.events.is_empty());
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_ends_its_call() {
+    let mut peer = open();
+    let at = call(&mut peer, 1);
+    peer.conn.send_messages(at, messages(&[Ok(1), Ok(1 << 32)]));
+    let last = "1 HEADERS end grpc-status: 8, grpc-message: \
+        trying to send message larger than max (4294967296 vs. 4294967295)";
+    assert_eq!(peer.story().last().unwrap(), last);
 }

@@ -1,0 +1,61 @@
+//! Answers that are streams of messages drawn as the client takes them.
+
+use std::sync::Arc;
+
+use api::{Code, Status};
+
+use super::Services;
+use super::pending::Waiting;
+use crate::drive::Shared;
+use crate::front::{Drawn, MessageSource, Net};
+use crate::metrics::Method as Meter;
+
+impl Services {
+    /// Answers a call with a stream, and counts what is sent of it.
+    pub(super) fn send_stream(
+        &self,
+        net: &mut Net,
+        waiting: &Waiting,
+        messages: impl MessageSource + 'static,
+    ) {
+        let counted = Counted {
+            messages,
+            shared: Arc::clone(&self.shared),
+            meter: waiting.meter,
+            outcome: Code::Canceled,
+        };
+        net.reply_messages(waiting.call, Box::new(counted));
+    }
+}
+
+/// A stream in the counters of its method; dropped before its end it was cancelled.
+struct Counted<M> {
+    messages: M,
+    shared: Arc<Shared>,
+    meter: Option<Meter>,
+    outcome: Code,
+}
+
+impl<M: MessageSource> MessageSource for Counted<M> {
+    fn next_message(&mut self) -> Result<Option<Drawn>, Status> {
+        let next = self.messages.next_message();
+        match &next {
+            Ok(Some(_)) => {
+                if let Some(meter) = self.meter {
+                    self.shared.metrics.grpc.sent(meter, 1);
+                }
+            }
+            Ok(None) => self.outcome = Code::Ok,
+            Err(status) => self.outcome = status.code,
+        }
+        next
+    }
+}
+
+impl<M> Drop for Counted<M> {
+    fn drop(&mut self) {
+        if let Some(meter) = self.meter {
+            self.shared.metrics.grpc.handled(meter, self.outcome, 1);
+        }
+    }
+}

@@ -128,6 +128,7 @@ errors! {
     Corrupt, DataLoss, "etcdserver: corrupt cluster";
     NotSupportedForLearner, FailedPrecondition, "etcdserver: rpc not supported for learner";
     BadLeaderTransferee, FailedPrecondition, "etcdserver: bad leader transferee";
+    LeaderTransferTimeout, Unknown, "etcdserver: request timed out, leader transfer took too long";
     WrongDowngradeVersionFormat, InvalidArgument, "etcdserver: wrong downgrade target version format";
     InvalidDowngradeTargetVersion, InvalidArgument, "etcdserver: invalid downgrade target version";
     ClusterVersionUnavailable, FailedPrecondition, "etcdserver: cluster version not found during downgrade";

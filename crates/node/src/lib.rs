@@ -6,6 +6,7 @@
 //! - [`machine`]: [`machine::Node`] decides what is persisted, sent, applied, answered, and in
 //!   which order. It has no clock, thread, socket, file or random source; `server::drive` and the
 //!   simulator run the same code.
+//! - [`peer`]: what members say to each other, as bytes.
 //! - [`ids`]: request ids, member and cluster ids.
 //! - [`boot`]: the decision table from what a data directory holds to what a member does.
 //! - [`member`]: opens everything that a member consists of over a file system.
@@ -18,6 +19,7 @@ pub mod boot;
 pub mod ids;
 pub mod machine;
 pub mod member;
+pub mod peer;
 pub mod raft;
 
 pub use machine::{Input, Node, Output};

@@ -1,14 +1,17 @@
 //! The machine of one member: raft, what must be durable before what, who waits for what.
 
 mod effect;
+mod install;
+pub mod membership;
 mod own;
 mod reads;
+mod transfer;
 mod waiters;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use api::ids::{MemberId, RequestId};
@@ -16,9 +19,12 @@ use bytes::Bytes;
 use storage::log::{Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
 
 pub use effect::{Input, Output, Persist, Proposal, Token};
-use own::Own;
+use install::{Hold, Installing};
+pub use membership::{MemberChange, Reconfigure};
 pub(crate) use own::minor_of;
+use own::{Own, Versions};
 use reads::Reads;
+use transfer::Transfer;
 use waiters::Waiters;
 
 use crate::ids::RequestIds;
@@ -102,11 +108,19 @@ pub struct Node {
     parked: Vec<Proposal>,
     publish: Own,
     published_due: bool,
-    set_version: Own,
+    versions: Versions,
     leader: Option<MemberId>,
     leader_term: Term,
     leader_since_tick: u64,
     sole_leader: bool,
+    /// A received snapshot on its way to take the state's place.
+    installing: Option<Installing>,
+    /// Members to which a snapshot goes, for whom the log after it is kept.
+    holds: BTreeMap<MemberId, Hold>,
+    transfers: Vec<Transfer>,
+    /// When this member, which was removed, stops.
+    leaves_at_tick: Option<u64>,
+    is_removed: bool,
 }
 
 impl Node {
@@ -119,12 +133,8 @@ impl Node {
         let applied = restored.applied.max(restored.before.0);
         let applied_term = raft.term_of(applied).unwrap_or_default();
         let hard_state = restored.hard_state;
-        let set_version = if version_is_set(&config) {
-            Own::Done
-        } else {
-            Own::Due
-        };
         Ok(Node {
+            versions: Versions::new(config.cluster_version.clone(), &config.version),
             snapshots: Snapshots {
                 last: config.snapshot_index,
                 forced: false,
@@ -148,11 +158,15 @@ impl Node {
             parked: Vec::new(),
             publish: Own::Due,
             published_due: false,
-            set_version,
             leader: None,
             leader_term: hard_state.term,
             leader_since_tick: 0,
             sole_leader: false,
+            installing: None,
+            holds: BTreeMap::new(),
+            transfers: Vec::new(),
+            leaves_at_tick: None,
+            is_removed: false,
         })
     }
 
@@ -162,19 +176,22 @@ impl Node {
             Input::Start => {}
             Input::Tick => self.on_tick(outputs),
             Input::Propose(proposals) => self.on_propose(proposals, outputs),
-            Input::ReadIndex(tokens) => self.reads.arrive(tokens, self.tick),
+            Input::ReadIndex(tokens) => self.on_reads(tokens, outputs),
             Input::Persisted { number } => self.on_persisted(number, outputs),
             Input::Applied { index } => self.on_applied(index),
             Input::ConfChange { index, change } => self.on_conf_change(index, change, outputs),
-            Input::ClusterVersion(version) => {
-                self.config.cluster_version = Some(version);
-                if version_is_set(&self.config) {
-                    self.set_version = Own::Done;
-                }
-            }
+            Input::ClusterVersion(version) => self.versions.on_set(version),
             // A message that is refused is lost, as any may be.
-            Input::Message(message) => drop(self.raft.step(&message)),
-            Input::Unreachable(id) => self.raft.report_unreachable(id),
+            Input::Message(message) if message.kind == MessageKind::Snapshot => {}
+            Input::Message(message) | Input::Received(message) => drop(self.raft.step(&message)),
+            Input::ReportUnreachable { peer } => self.raft.report_unreachable(peer),
+            Input::ReportSnapshot { peer, arrived } => self.on_snapshot_sent(peer, arrived),
+            Input::Installed { index } => self.on_installed(index),
+            Input::Reconfigure(change) => self.on_reconfigure(*change, outputs),
+            Input::TransferLeader { to, token } => self.on_transfer(to, token, outputs),
+            Input::Versions(others) => {
+                self.versions.on_answers(&others, &self.config.version);
+            }
             Input::ForceSnapshot => self.snapshots.forced = true,
             Input::SnapshotTaken { index } => {
                 self.snapshots.under_way = false;
@@ -194,7 +211,7 @@ impl Node {
         if self.publish.on_applied(id) {
             self.published_due = true;
         } else {
-            self.set_version.on_applied(id);
+            self.versions.setting.on_applied(id);
         }
         None
     }
@@ -240,6 +257,19 @@ impl Node {
             && self.apply.entries.is_empty()
             && self.apply.handed == self.apply.applied
             && !self.snapshots.under_way
+            && self.installing.is_none()
+    }
+
+    /// What this member, when it leads, knows about another one's log.
+    #[must_use]
+    pub fn progress(&self, id: MemberId) -> Option<raft::Progress> {
+        self.raft.progress(id)
+    }
+
+    /// Whether this member leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.role() == Role::Leader
     }
 
     fn on_tick(&mut self, outputs: &mut Vec<Output>) {
@@ -263,16 +293,52 @@ impl Node {
             self.parked
                 .retain(|proposal| self.waiters.contains(proposal.id));
         }
+        self.expire_transfers(outputs);
+        self.holds
+            .retain(|_, hold| hold.until_tick.is_none_or(|until| self.tick < until));
+        if self.leaves_at_tick.take_if(|at| *at <= self.tick).is_some() {
+            outputs.push(Output::Removed);
+        }
+    }
+
+    fn on_reads(&mut self, tokens: Vec<Token>, outputs: &mut Vec<Output>) {
+        if self.is_removed {
+            let refused = tokens.into_iter().map(|token| (token, api::Error::Stopped));
+            outputs.push(Output::Rejected(refused.collect()));
+            return;
+        }
+        self.reads.arrive(tokens, self.tick);
+    }
+
+    fn on_reconfigure(&mut self, change: Reconfigure, outputs: &mut Vec<Output>) {
+        let Reconfigure { id, token, .. } = change;
+        match change.check(self.config.raft.id, &self.raft) {
+            Ok(data) => {
+                let kind = EntryKind::ConfChange;
+                let proposal = Proposal {
+                    id,
+                    kind,
+                    data,
+                    token,
+                };
+                self.on_propose(vec![proposal], outputs);
+            }
+            Err(error) => outputs.push(Output::Rejected(vec![(token, error)])),
+        }
     }
 
     fn on_propose(&mut self, mut proposals: Vec<Proposal>, outputs: &mut Vec<Output>) {
         let gap = self.raft.committed().0 - self.apply.applied.0;
         let full = gap > COMMITTED_UNAPPLIED_MAX
             || self.parked.len() + proposals.len() > PARKED_MAX && self.leader.is_none();
-        if full {
+        if full || self.is_removed {
+            let error = match self.is_removed {
+                true => api::Error::Stopped,
+                false => api::Error::TooManyRequests,
+            };
             let refused = proposals
                 .into_iter()
-                .map(|proposal| (proposal.token, api::Error::TooManyRequests))
+                .map(|proposal| (proposal.token, error))
                 .collect();
             outputs.push(Output::Rejected(refused));
             return;
@@ -294,6 +360,9 @@ impl Node {
             self.persist.written = hard_state;
         }
         self.raft.on_persisted(number);
+        if let Some(installing) = &mut self.installing {
+            installing.is_durable |= installing.number <= number;
+        }
         self.release_held(number, outputs);
         // What came meanwhile and needs no sync of its own was waiting for this one only.
         let next = &self.persist.next;
@@ -316,8 +385,7 @@ impl Node {
         }
         self.apply.applied = index;
         self.raft.on_applied(index);
-        self.raft
-            .compact(index, self.config.catch_up_entries, TAIL_BYTES_MAX);
+        self.compact(index);
     }
 
     fn on_conf_change(
@@ -329,12 +397,39 @@ impl Node {
         assert!(index > self.apply.applied && index <= self.apply.handed);
         // Withdrawn first, whatever the change: from its application on another member may count.
         self.set_sole_leader(false, outputs);
-        if let Some(change) = change {
-            // The state machine accepted the change; an engine that cannot follow would count
-            // other quorums than its peers.
-            self.raft
-                .apply_conf_change(change)
-                .expect("an accepted change is a configuration");
+        let Some(change) = change else { return };
+        if change == ConfChange::Remove(self.config.raft.id) {
+            self.on_own_removal(outputs);
+            return;
+        }
+        // The state machine accepted the change; an engine that cannot follow would count other
+        // quorums than its peers.
+        self.raft
+            .apply_conf_change(change)
+            .expect("an accepted change is a configuration");
+    }
+
+    /// This member was removed. It goes on for a while, so that the others learn that the change
+    /// is committed: with two members, the one that is left could not elect itself without.
+    ///
+    /// Its engine keeps the old configuration. A leader outside of its own configuration is
+    /// nothing that the engine can be; and since two configurations that follow each other share
+    /// a member of every quorum, what it may still commit is what its successor must have.
+    fn on_own_removal(&mut self, outputs: &mut Vec<Output>) {
+        self.is_removed = true;
+        let linger_ticks = LINGER_MS.div_ceil(self.config.tick_ms);
+        self.leaves_at_tick = Some(self.tick + linger_ticks);
+        let mut stopped: Vec<Token> = self.reads.abandon_all();
+        stopped.extend(
+            std::mem::take(&mut self.parked)
+                .into_iter()
+                .filter_map(|proposal| self.waiters.take(proposal.id)),
+        );
+        if !stopped.is_empty() {
+            let stopped = stopped
+                .into_iter()
+                .map(|token| (token, api::Error::Stopped));
+            outputs.push(Output::Rejected(stopped.collect()));
         }
     }
 
@@ -354,10 +449,13 @@ impl Node {
                 break;
             }
         }
-        let may_answer_alone = self.is_own_quorum() && self.apply.applied_term == self.raft.term();
+        self.ask_versions(outputs);
+        let may_answer_alone =
+            self.is_own_quorum() && self.apply.applied_term == self.raft.term() && !self.is_removed;
         self.set_sole_leader(may_answer_alone, outputs);
         self.emit_persist(outputs);
         self.emit_snapshot(outputs);
+        self.emit_install(outputs);
         self.emit_apply(outputs);
         while let Some((index, tokens)) = self.reads.take_ready(self.apply.applied) {
             outputs.push(Output::ReadReady { tokens, index });
@@ -367,19 +465,26 @@ impl Node {
         }
     }
 
-    fn on_ready(&mut self, ready: Ready, outputs: &mut Vec<Output>) {
+    fn on_ready(&mut self, mut ready: Ready, outputs: &mut Vec<Output>) {
         let number = ready.number;
+        let messages = std::mem::take(&mut ready.messages);
+        if let Some(snapshot) = &ready.snapshot {
+            self.begin_install(snapshot.meta.clone(), number, outputs);
+        }
         self.queue_persist(&ready);
-        let (now, later): (Vec<_>, Vec<_>) = ready
-            .messages
-            .into_iter()
-            .partition(|message| self.may_leave_now(message));
+        let mut now = Vec::new();
+        for message in messages {
+            if message.kind == MessageKind::Snapshot {
+                self.send_snapshot(message, outputs);
+            } else if self.may_leave_now(&message) {
+                now.push(message);
+            } else {
+                self.persist.held.push_back((number, message));
+            }
+        }
         if !now.is_empty() {
             outputs.push(Output::Send(now));
         }
-        self.persist
-            .held
-            .extend(later.into_iter().map(|message| (number, message)));
         self.apply.entries.extend(ready.committed);
         for (context, index) in ready.reads {
             self.reads.on_confirmed(&context, index);
@@ -399,6 +504,11 @@ impl Node {
         if ready.hard_state.is_some() {
             next.hard_state = ready.hard_state;
         }
+        if let Some(snapshot) = &ready.snapshot {
+            // Nothing that the log was to get before is in it any more.
+            next.entries.clear();
+            next.snapshot = Some(Box::new(snapshot.clone()));
+        }
         if let Some(first) = ready.entries.first() {
             let kept = next
                 .entries
@@ -413,15 +523,7 @@ impl Node {
     /// Votes and acknowledgements promise something, so they wait for the sync; nothing leaves
     /// with a term that could be forgotten.
     fn may_leave_now(&self, message: &Message) -> bool {
-        let promises = matches!(
-            message.kind,
-            MessageKind::Vote
-                | MessageKind::VoteResponse
-                | MessageKind::PreVote
-                | MessageKind::PreVoteResponse
-                | MessageKind::AppendResponse
-        );
-        !promises && message.term <= self.persist.written.term
+        !message.kind.waits_for_sync() && message.term <= self.persist.written.term
     }
 
     fn release_held(&mut self, number: u64, outputs: &mut Vec<Output>) {
@@ -445,7 +547,9 @@ impl Node {
     fn emit_persist(&mut self, outputs: &mut Vec<Output>) {
         let flush = self.persist.flush && self.persist.next.hard_state.is_some();
         let due = self.persist.next.must_sync || flush;
-        if self.persist.in_flight.is_some() {
+        // The log's records of snapshots must not change places.
+        let waits = self.snapshots.under_way && self.persist.next.snapshot.is_some();
+        if self.persist.in_flight.is_some() || waits {
             return;
         }
         self.persist.flush = false;
@@ -464,7 +568,8 @@ impl Node {
         let since = self.apply.applied.0 - self.snapshots.last.0;
         let due = since > self.config.snapshot_count || self.snapshots.forced && since > 0;
         let caught_up = self.apply.applied >= self.config.state_index;
-        due && caught_up && !self.snapshots.under_way
+        let busy = self.snapshots.under_way || self.installing.is_some() || self.is_removed;
+        due && caught_up && !busy
     }
 
     fn emit_snapshot(&mut self, outputs: &mut Vec<Output>) {
@@ -493,7 +598,8 @@ impl Node {
     /// Hands out committed entries, a slice at a time, as long as the state machine keeps up.
     fn emit_apply(&mut self, outputs: &mut Vec<Output>) {
         // A due snapshot waits for a moment at which everything handed out was applied.
-        while !self.apply.entries.is_empty() && !self.snapshot_is_due() {
+        while !self.apply.entries.is_empty() && !self.snapshot_is_due() && self.installing.is_none()
+        {
             if self.apply.handed.0 - self.apply.applied.0 >= APPLY_IN_FLIGHT_MAX {
                 break;
             }
@@ -530,6 +636,11 @@ impl Node {
         (self.leader, self.leader_term) = (leader, term);
         self.leader_since_tick = self.tick;
         outputs.push(Output::LeaderChanged { leader, term });
+        self.versions.on_leader();
+        if self.raft.role() != Role::Leader {
+            self.holds.clear();
+        }
+        self.finish_transfers(outputs);
     }
 
     fn set_sole_leader(&mut self, sole: bool, outputs: &mut Vec<Output>) {
@@ -563,7 +674,8 @@ impl Node {
 
     /// Publishes this member, and as leader decides the cluster version.
     fn propose_own(&mut self) {
-        if (self.publish, self.set_version) == (Own::Done, Own::Done) {
+        let has_wish = self.versions.wanted.is_some();
+        if self.publish == Own::Done && !has_wish || self.is_removed {
             return;
         }
         if self.raft.leader().is_none() || !self.raft.committed_in_term() {
@@ -576,13 +688,38 @@ impl Node {
             let data = own::attributes(id, self.config.raft.id, name, urls);
             self.publish = self.send_own(id, data);
         }
-        // Only a state that has caught up tells which version the cluster has.
-        let caught_up = self.apply.applied_term == self.raft.term();
-        let decides = self.is_own_quorum() && caught_up;
-        if decides && self.set_version.is_due(self.tick, timeout_ticks) {
-            let id = self.config.request_ids.next();
-            let data = own::cluster_version(id, &self.config.version);
-            self.set_version = self.send_own(id, data);
+        let decides = self.raft.role() == Role::Leader && self.has_caught_up();
+        if decides && self.versions.setting.is_due(self.tick, timeout_ticks) {
+            let alone = self.is_own_quorum() && !self.has_others();
+            let wanted = self.versions.wanted(alone, &self.config.version);
+            if let Some(version) = wanted {
+                let id = self.config.request_ids.next();
+                let data = own::cluster_version(id, &version);
+                self.versions.setting = self.send_own(id, data);
+            }
+        }
+    }
+
+    /// Only a state that has caught up tells which version the cluster has.
+    fn has_caught_up(&self) -> bool {
+        self.apply.applied_term == self.raft.term()
+    }
+
+    /// Whether the cluster has other members, voting or learning.
+    fn has_others(&self) -> bool {
+        let conf = self.raft.conf();
+        conf.voters.len() + conf.learners.len() > 1
+    }
+
+    /// A leader asks the others now and then what they run.
+    fn ask_versions(&mut self, outputs: &mut Vec<Output>) {
+        let decides = self.raft.role() == Role::Leader
+            && self.has_caught_up()
+            && self.has_others()
+            && !self.is_removed;
+        let every_ticks = VERSIONS_MS.div_ceil(self.config.tick_ms);
+        if decides && self.versions.ask(self.tick, every_ticks) {
+            outputs.push(Output::AskVersions);
         }
     }
 
@@ -654,12 +791,6 @@ pub fn cluster_version_of(release: &str) -> String {
     format!("{major}.{minor}.0")
 }
 
-/// Whether the cluster version need not be raised by this build.
-fn version_is_set(config: &Config) -> bool {
-    let minor = |version: &str| minor_of(version);
-    config.cluster_version.as_deref().and_then(minor) >= minor(&config.version)
-}
-
 /// Committed entries that may wait for apply before requests are refused, as etcd has it.
 const COMMITTED_UNAPPLIED_MAX: u64 = 5000;
 /// Proposals that may wait for a leader.
@@ -668,8 +799,10 @@ const PARKED_MAX: usize = 5000;
 const APPLY_SLICE_ENTRIES: usize = 512;
 /// Entries handed to the state machine and not yet reported.
 const APPLY_IN_FLIGHT_MAX: u64 = 1024;
-/// Data of applied entries kept in memory for followers.
-const TAIL_BYTES_MAX: usize = 64 << 20;
+/// How long a removed member goes on, as in etcd.
+const LINGER_MS: u64 = 1000;
+/// How often a leader asks what the others run, as in etcd.
+const VERSIONS_MS: u64 = 4000;
 /// A read-index round without an answer is asked again.
 const READ_RETRY_MS: u64 = 500;
 /// Part of the request timeout that does not depend on elections.

@@ -4,6 +4,7 @@
 //! etcd's numbers, fields that only the crate knows never leave, messages are checked before
 //! they are stepped (the crate panics on some), and election timeouts follow from a seed.
 
+mod check;
 mod convert;
 mod log_tail;
 mod message;
@@ -16,11 +17,13 @@ use std::fmt;
 use api::ids::MemberId;
 use bytes::Bytes;
 use raft::eraftpb;
-use raft::{RaftState, RawNode, StateRole};
-use storage::log::{ConfState, Entry, EntryKind, HardState, LogIndex, Term};
+use raft::{ProgressState, RaftState, RawNode, SnapshotStatus, StateRole};
+use storage::log::{
+    ConfState, Entry, EntryKind, HardState, LogIndex, Snapshot, SnapshotMeta, Term,
+};
 
 use log_tail::LogTail;
-pub use message::{Message, MessageKind, Snapshot};
+pub use message::{Message, MessageKind};
 
 /// How the engine is set up; ticks are heartbeats.
 #[derive(Clone, Debug)]
@@ -132,6 +135,8 @@ pub struct Ready {
     pub number: u64,
     /// Present when it changed.
     pub hard_state: Option<HardState>,
+    /// Takes the place of the whole log; the entries follow it.
+    pub snapshot: Option<Snapshot>,
     /// To be appended to the log; may replace entries from their first index on.
     pub entries: Vec<Entry>,
     /// Whether term, vote or entries changed, so that a sync must cover them.
@@ -143,12 +148,26 @@ pub struct Ready {
     pub reads: Vec<(Bytes, LogIndex)>,
 }
 
+/// What a leader knows about another member's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The last entry that is known to be in its log.
+    pub matched: LogIndex,
+    /// Whether it was heard of since the last check of the quorum.
+    pub is_active: bool,
+    /// Whether a snapshot is on its way to it.
+    pub in_snapshot: bool,
+}
+
 /// The engine of one member.
 pub struct Raft {
     node: RawNode<LogTail>,
     seed: u64,
     election_ticks: usize,
     conf: ConfState,
+    /// A snapshot that was handed out and is not durable yet. The engine's log has nothing before
+    /// it any more while its applied index still points there, so that it must not look.
+    restoring: Option<LogIndex>,
 }
 
 impl Raft {
@@ -185,15 +204,21 @@ impl Raft {
             seed: config.seed ^ config.id.0,
             election_ticks: config.election_ticks,
             conf: restored.conf.clone(),
+            restoring: None,
         };
+        let tail = raft.node.mut_store();
+        tail.set_conf(&restored.conf);
+        tail.on_applied(restored.applied.max(restored.before.0));
         raft.settle();
         Ok(raft)
     }
 
     /// One heartbeat interval passed.
     pub fn tick(&mut self) {
-        self.node.tick();
-        self.settle();
+        if self.restoring.is_none() {
+            self.node.tick();
+            self.settle();
+        }
     }
 
     /// Starts an election now.
@@ -255,6 +280,17 @@ impl Raft {
         self.settle();
     }
 
+    /// The snapshot that a [`MessageKind::Snapshot`] announced has arrived, or not.
+    pub fn report_snapshot(&mut self, id: MemberId, arrived: bool) {
+        let status = if arrived {
+            SnapshotStatus::Finish
+        } else {
+            SnapshotStatus::Failure
+        };
+        self.node.report_snapshot(id.0, status);
+        self.settle();
+    }
+
     /// Hands leadership to another voter.
     pub fn transfer_leader(&mut self, to: MemberId) {
         self.node.transfer_leader(to.0);
@@ -272,12 +308,21 @@ impl Raft {
     pub fn ready(&mut self) -> Ready {
         let mut from = self.node.ready();
         let entries = from.take_entries();
+        let snapshot = from.snapshot();
+        let snapshot =
+            (snapshot.get_metadata().index > 0).then(|| convert::snapshot_out(snapshot.clone()));
+        if let Some(snapshot) = &snapshot {
+            self.node.mut_store().restore(&snapshot.meta);
+            self.conf.clone_from(&snapshot.meta.conf);
+            self.restoring = Some(snapshot.meta.index);
+        }
         self.node.mut_store().append(&entries);
         let mut messages = from.take_messages();
         messages.append(&mut from.take_persisted_messages());
         let ready = Ready {
             number: from.number(),
             hard_state: from.hs().map(convert::hard_state_out),
+            snapshot,
             entries: entries.into_iter().map(convert::entry_out).collect(),
             must_sync: from.must_sync(),
             committed: from
@@ -303,20 +348,30 @@ impl Raft {
     /// Everything up to this [`Ready`] is durable.
     pub fn on_persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
+        // To the engine a durable snapshot is applied; the member sees to it that no entry
+        // behind it is applied before its database is in place.
+        if let Some(index) = self.restoring.filter(|index| *index <= self.persisted()) {
+            self.restoring = None;
+            self.node.advance_apply_to(index.0);
+        }
         self.settle();
     }
 
     /// Everything up to this entry was applied.
     pub fn on_applied(&mut self, index: LogIndex) {
+        let log = &self.node.raft.raft_log;
+        if index.0 <= log.applied || self.restoring.is_some() {
+            return;
+        }
+        self.node.mut_store().on_applied(index);
         self.node.advance_apply_to(index.0);
         self.settle();
     }
 
-    /// Forgets entries that nobody is likely to ask for: all but the last `keep` applied ones,
-    /// and fewer when their data exceeds `bytes`.
-    pub fn compact(&mut self, applied: LogIndex, keep: u64, bytes: usize) {
+    /// Forgets entries up to `before`, and more applied ones when their data exceeds `bytes`.
+    pub fn compact(&mut self, applied: LogIndex, before: LogIndex, bytes: usize) {
         let tail = self.node.mut_store();
-        tail.compact(LogIndex(applied.0.saturating_sub(keep)));
+        tail.compact(before.min(applied));
         tail.shrink(bytes, applied);
     }
 
@@ -340,6 +395,7 @@ impl Raft {
             .apply_conf_change(&to)
             .map_err(|error| RestoreError::Engine(error.to_string()))?;
         self.conf = convert::conf_out(&conf);
+        self.node.mut_store().set_conf(&self.conf);
         self.settle();
         Ok(&self.conf)
     }
@@ -412,55 +468,25 @@ impl Raft {
             .set_randomized_election_timeout(timeout as usize);
     }
 
-    /// Refuses what the engine would panic on, or what no honest peer sends.
-    fn check(&self, message: &Message) -> Result<(), Refused> {
-        let log = &self.node.raft.raft_log;
-        if message.to.0 != self.node.raft.id || message.from.0 == raft::INVALID_ID {
-            return Err(Refused("not addressed to this member"));
+    /// How far another member is, as far as this one leads.
+    #[must_use]
+    pub fn progress(&self, id: MemberId) -> Option<Progress> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return None;
         }
-        let local = matches!(message.kind, MessageKind::Propose | MessageKind::ReadIndex);
-        if local != (message.term == Term(0)) {
-            return Err(Refused("term does not fit the kind of message"));
-        }
-        match message.kind {
-            MessageKind::Append => self.check_append(message),
-            MessageKind::Heartbeat if message.commit.0 > log.last_index() => {
-                Err(Refused("heartbeat commits beyond the log"))
-            }
-            MessageKind::Propose if message.entries.is_empty() => Err(Refused("empty proposal")),
-            MessageKind::ReadIndex | MessageKind::ReadIndexResponse
-                if message.entries.len() != 1 =>
-            {
-                Err(Refused("read index without one context"))
-            }
-            MessageKind::AppendResponse
-                if message.term == self.term() && message.index.0 > log.last_index() =>
-            {
-                Err(Refused("acknowledges entries beyond the log"))
-            }
-            // Taking in a snapshot needs the database that travels with it.
-            MessageKind::Snapshot => Err(Refused("snapshot without a database")),
-            _ => Ok(()),
-        }
+        let progress = raft.prs().get(id.0)?;
+        Some(Progress {
+            matched: LogIndex(progress.matched),
+            is_active: progress.recent_active,
+            in_snapshot: progress.state == ProgressState::Snapshot,
+        })
     }
 
-    fn check_append(&self, message: &Message) -> Result<(), Refused> {
-        let mut next = message.index.next();
-        for entry in &message.entries {
-            if entry.index != next || entry.term > message.term {
-                return Err(Refused("entries out of order"));
-            }
-            let committed = entry.index <= self.committed();
-            if committed
-                && self
-                    .term_of(entry.index)
-                    .is_some_and(|term| term != entry.term)
-            {
-                return Err(Refused("entry conflicts with a committed one"));
-            }
-            next = next.next();
-        }
-        Ok(())
+    /// Whether leadership is being handed over.
+    #[must_use]
+    pub fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
     }
 }
 

@@ -360,6 +360,13 @@ impl<'a> Life<'a> {
             Output::Send(messages) => {
                 return Err(broken!("messages to nobody: {messages:?}").into());
             }
+            Output::SendSnapshot(_)
+            | Output::InstallSnapshot(_)
+            | Output::Transferred(_)
+            | Output::AskVersions
+            | Output::Removed => {
+                return Err(broken!("a lone member wants something of others").into());
+            }
             Output::LeaderChanged { .. } | Output::Persist(_) => {}
         }
         Ok(())

@@ -64,6 +64,14 @@ impl Member {
     }
 }
 
+impl ChangeContext {
+    /// The JSON of a change's entry.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json(self)
+    }
+}
+
 /// JSON as Go writes it: some characters of HTML are escaped.
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
     let plain = serde_json::to_string(value).expect("strings and numbers always have a JSON form");

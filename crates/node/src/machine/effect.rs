@@ -2,8 +2,9 @@
 
 use api::ids::{MemberId, RequestId};
 use bytes::Bytes;
-use storage::log::{Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
+use storage::log::{Entry, EntryKind, HardState, LogIndex, Snapshot, SnapshotMeta, Term};
 
+use super::membership::Reconfigure;
 use crate::raft::{ConfChange, Message};
 
 /// How the driver recognises one of its requests; the machine only hands it back.
@@ -44,10 +45,28 @@ pub enum Input {
     },
     /// The state machine's cluster version is now this (`major.minor.patch`).
     ClusterVersion(String),
-    /// A peer said something.
+    /// A peer said something, in the order in which it said it; a snapshot does not count, see
+    /// [`Input::Received`].
     Message(Box<Message>),
+    /// A snapshot arrived: its message, and its database, which is durable under the name that
+    /// `storage::datadir` gives it and was found by `member::verify` to be what the message says.
+    /// The peer may be told of success when this was handled.
+    Received(Box<Message>),
     /// A message to a peer was lost.
-    Unreachable(MemberId),
+    ReportUnreachable { peer: MemberId },
+    /// What became of [`Output::SendSnapshot`] to `peer`; due for each, also after a failure to
+    /// make it.
+    ReportSnapshot { peer: MemberId, arrived: bool },
+    /// The database of [`Output::InstallSnapshot`] is in place, and the state is built from it.
+    Installed { index: LogIndex },
+    /// Change who the members are.
+    Reconfigure(Box<Reconfigure>),
+    /// Hand over leadership: to a member, or, when the driver stops, to whoever is nearest. The
+    /// answer is [`Output::Transferred`] or a rejection.
+    TransferLeader { to: Option<MemberId>, token: Token },
+    /// The answer to [`Output::AskVersions`]: what each other member says that it runs, as far
+    /// as it could be asked.
+    Versions(Vec<(MemberId, Option<String>)>),
     /// Take a snapshot at the next opportunity, whatever the count: before a clean stop.
     ForceSnapshot,
     /// The procedure that [`Output::TakeSnapshot`] began is over, durably.
@@ -60,6 +79,9 @@ pub enum Input {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Persist {
     pub number: u64,
+    /// A received snapshot that the log goes on after: its file and the log's record of it come
+    /// first. `member::persist` does all of it in order.
+    pub snapshot: Option<Box<Snapshot>>,
     /// Written after the entries.
     pub hard_state: Option<HardState>,
     /// Entries from the first one's index on replace what the log has there.
@@ -71,8 +93,16 @@ pub struct Persist {
 /// What the driver must do, in this order.
 #[derive(Debug, PartialEq)]
 pub enum Output {
-    /// Send to peers; may run while a [`Persist`] is under way, never later than given.
+    /// Send to peers, each in the given order; may run while a [`Persist`] is under way. Whatever
+    /// had to be durable for it is. A message that cannot be sent at once is dropped and reported
+    /// with [`Input::ReportUnreachable`].
     Send(Vec<Message>),
+    /// Send a database to a peer: `member::Outgoing` pins it and completes the message, whose
+    /// place in the log is the database's. Ends with [`Input::ReportSnapshot`].
+    SendSnapshot(Box<Message>),
+    /// Put a received database in place (`member::Install`): nothing is being applied, and its
+    /// record is durable. Ends with [`Input::Installed`].
+    InstallSnapshot(SnapshotMeta),
     /// At most one is under way at any time.
     Persist(Persist),
     /// Apply in order, then report the last index; they are committed and durable here.
@@ -94,4 +124,10 @@ pub enum Output {
     TakeSnapshot(SnapshotMeta),
     /// This member's name and client URLs are in the log and applied.
     Published,
+    /// Leadership is where [`Input::TransferLeader`] wanted it.
+    Transferred(Token),
+    /// This member leads and wants to know what the others run, as `GET /version` tells.
+    AskVersions,
+    /// This member was removed for good, and the others had time to hear of it: stop.
+    Removed,
 }

@@ -38,6 +38,91 @@ impl Own {
     }
 }
 
+/// The version that all members agree to understand, and who is asked about it.
+pub(super) struct Versions {
+    /// As applied.
+    current: Option<String>,
+    /// What the cluster version should be raised to.
+    pub(super) wanted: Option<String>,
+    pub(super) setting: Own,
+    /// When the others were asked last, in this term.
+    asked_tick: Option<u64>,
+    /// Whether they answered, in this term.
+    heard: bool,
+}
+
+impl Versions {
+    /// `own` is the cluster version that this build stands for.
+    pub(super) fn new(current: Option<String>, own: &str) -> Versions {
+        let is_set = current.as_deref().and_then(minor_of) >= minor_of(own);
+        Versions {
+            current,
+            wanted: (!is_set).then(|| own.to_owned()),
+            setting: Own::Due,
+            asked_tick: None,
+            heard: false,
+        }
+    }
+
+    /// The cluster version is now this.
+    pub(super) fn on_set(&mut self, version: String) {
+        let reached = minor_of(&version) >= self.wanted.as_deref().and_then(minor_of);
+        if reached {
+            self.wanted = None;
+        }
+        self.current = Some(version);
+    }
+
+    pub(super) fn on_leader(&mut self) {
+        self.asked_tick = None;
+        self.heard = false;
+        self.setting = Own::Due;
+    }
+
+    /// Whether it is time to ask the others.
+    pub(super) fn ask(&mut self, tick: u64, every_ticks: u64) -> bool {
+        let due = self
+            .asked_tick
+            .is_none_or(|asked| tick >= asked + every_ticks);
+        if due {
+            self.asked_tick = Some(tick);
+        }
+        due
+    }
+
+    /// What to propose now: a lone member decides by itself, others when they have heard of all.
+    pub(super) fn wanted(&self, alone: bool, own: &str) -> Option<String> {
+        let wanted = self.wanted.as_ref()?;
+        if alone {
+            return Some(own.to_owned());
+        }
+        self.heard.then(|| wanted.clone())
+    }
+
+    /// The others said what they run; none that was not heard of.
+    pub(super) fn on_answers(&mut self, others: &[(MemberId, Option<String>)], own: &str) {
+        let least = others
+            .iter()
+            .map(|(_, version)| version.as_deref().and_then(minor_of))
+            .chain([minor_of(own)])
+            .min()
+            .flatten();
+        let current = self.current.as_deref().and_then(minor_of);
+        let to = match (current, least) {
+            (None, None) => Some(LEAST_VERSION),
+            (None, least) => least,
+            (Some(current), Some(least)) if current.0 == least.0 && current < least => Some(least),
+            (Some(_), _) => None,
+        };
+        self.wanted = to.map(|(major, minor)| format!("{major}.{minor}.0"));
+        self.setting = Own::Due;
+        self.heard = true;
+    }
+}
+
+/// The cluster version while somebody was never heard of, as in etcd.
+const LEAST_VERSION: (u32, u32) = (3, 0);
+
 /// Tells the cluster this member's name and client URLs.
 pub(super) fn attributes(
     id: RequestId,

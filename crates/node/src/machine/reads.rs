@@ -109,6 +109,16 @@ impl Reads {
         reads.into_iter().map(|read| read.token).collect()
     }
 
+    /// Gives up all of them.
+    pub(super) fn abandon_all(&mut self) -> Vec<Token> {
+        let mut tokens = self.abandon_round();
+        let confirmed = std::mem::take(&mut self.confirmed);
+        let rest = confirmed.into_iter().flat_map(|(_, reads)| reads);
+        let waiting = std::mem::take(&mut self.waiting);
+        tokens.extend(waiting.into_iter().chain(rest).map(|read| read.token));
+        tokens
+    }
+
     /// Removes those that have waited since `deadline` or longer.
     pub(super) fn expire(&mut self, deadline: u64) -> Vec<(Token, u64)> {
         let mut expired = Vec::new();

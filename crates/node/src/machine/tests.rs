@@ -221,7 +221,7 @@ fn a_new_member_leads_and_introduces_itself_without_waiting_for_ticks() {
     assert_eq!(harness.log[2].data[12..15], [0xaa, 0x51, 0x1f]);
     assert_eq!(harness.log[3].data[12..], *b"\xa2\x51\x07\x0a\x053.7.0");
     assert_eq!(
-        (harness.node.publish, harness.node.set_version),
+        (harness.node.publish, harness.node.versions.setting),
         (Own::Done, Own::Done)
     );
 }

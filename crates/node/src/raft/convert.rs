@@ -7,9 +7,11 @@
 use api::ids::MemberId;
 use bytes::Bytes;
 use raft::eraftpb;
-use storage::log::{ConfState, Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
+use storage::log::{
+    ConfState, Entry, EntryKind, HardState, LogIndex, Snapshot, SnapshotMeta, Term,
+};
 
-use super::message::{Message, MessageKind, Snapshot};
+use super::message::{Message, MessageKind};
 
 pub(super) fn entry_in(entry: &Entry) -> eraftpb::Entry {
     let mut to = eraftpb::Entry {
@@ -116,33 +118,38 @@ pub(super) fn message_in(message: &Message) -> eraftpb::Message {
             .into(),
     );
     if let (MessageKind::Snapshot, Some(snapshot)) = (message.kind, &message.snapshot) {
-        let mut inner = eraftpb::Snapshot {
-            data: snapshot.data.clone(),
-            ..Default::default()
-        };
-        let meta = inner.mut_metadata();
-        meta.index = snapshot.meta.index.0;
-        meta.term = snapshot.meta.term.0;
-        meta.set_conf_state(conf_in(&snapshot.meta.conf));
+        let mut inner = snapshot_meta_in(&snapshot.meta);
+        inner.data = snapshot.data.clone();
         to.set_snapshot(inner);
     }
     to
 }
 
+/// A snapshot without its data.
+pub(super) fn snapshot_meta_in(from: &SnapshotMeta) -> eraftpb::Snapshot {
+    let mut to = eraftpb::Snapshot::default();
+    let meta = to.mut_metadata();
+    meta.index = from.index.0;
+    meta.term = from.term.0;
+    meta.set_conf_state(conf_in(&from.conf));
+    to
+}
+
+pub(super) fn snapshot_out(mut from: eraftpb::Snapshot) -> Snapshot {
+    let data = std::mem::take(&mut from.data);
+    let meta = from.get_metadata();
+    let conf = conf_out(meta.get_conf_state());
+    let (index, term) = (LogIndex(meta.index), Term(meta.term));
+    Snapshot {
+        data,
+        meta: SnapshotMeta { index, term, conf },
+    }
+}
+
 /// `None` for the engine's messages to itself, which it never emits.
 pub(super) fn message_out(mut message: eraftpb::Message) -> Option<Message> {
     let kind = kind_out(message.get_msg_type())?;
-    let snapshot = (kind == MessageKind::Snapshot).then(|| {
-        let mut inner = message.take_snapshot();
-        let data = std::mem::take(&mut inner.data);
-        let meta = inner.get_metadata();
-        let conf = conf_out(meta.get_conf_state());
-        let (index, term) = (LogIndex(meta.index), Term(meta.term));
-        Snapshot {
-            data,
-            meta: SnapshotMeta { index, term, conf },
-        }
-    });
+    let snapshot = (kind == MessageKind::Snapshot).then(|| snapshot_out(message.take_snapshot()));
     // The engine adds a commit index to votes, and to answers, which etcd does not know.
     let commit = match kind {
         MessageKind::Append | MessageKind::Heartbeat => message.commit,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::{self, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
-use storage::log::{Entry, LogIndex, Term};
+use storage::log::{ConfState, Entry, LogIndex, SnapshotMeta, Term};
 
 use super::convert;
 
@@ -21,6 +21,9 @@ pub(super) struct LogTail {
     entries: VecDeque<eraftpb::Entry>,
     /// Sum of the kept entries' data lengths.
     bytes: usize,
+    /// Last applied entry, its term, and the configuration after it: where a snapshot for a
+    /// follower would stand.
+    applied: SnapshotMeta,
 }
 
 impl LogTail {
@@ -32,7 +35,29 @@ impl LogTail {
             before_term,
             entries: VecDeque::new(),
             bytes: 0,
+            applied: SnapshotMeta::default(),
         }
+    }
+
+    /// Everything up to this entry is applied.
+    pub(super) fn on_applied(&mut self, index: LogIndex) {
+        if let Some(term) = self.term_of(index.0) {
+            self.applied.index = index;
+            self.applied.term = Term(term);
+        }
+    }
+
+    pub(super) fn set_conf(&mut self, conf: &ConfState) {
+        self.applied.conf.clone_from(conf);
+    }
+
+    /// A snapshot takes the place of the whole log.
+    pub(super) fn restore(&mut self, meta: &SnapshotMeta) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.before = meta.index.0;
+        self.before_term = meta.term.0;
+        self.applied.clone_from(meta);
     }
 
     /// Appends one entry that was checked to continue the log.
@@ -153,8 +178,11 @@ impl Storage for LogTail {
     }
 
     fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // Snapshots for followers are made from the database by the member, not from here.
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        // Where it stands is decided anew when the database is pinned; see `member::snapshot`.
+        if self.applied.index == LogIndex(0) {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        Ok(convert::snapshot_meta_in(&self.applied))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use api::ids::MemberId;
 use bytes::Bytes;
-use storage::log::{Entry, LogIndex, SnapshotMeta, Term};
+use storage::log::{Entry, LogIndex, Snapshot, Term};
 
 /// The types of message that may cross the wire; the numbers are raftpb's.
 ///
@@ -45,6 +45,20 @@ impl MessageKind {
         MessageKind::PreVoteResponse,
     ];
 
+    /// Whether the message promises something that a crash must not undo, or asks for such a
+    /// promise, so that it may leave only after the sync of what it was made from.
+    #[must_use]
+    pub fn waits_for_sync(self) -> bool {
+        matches!(
+            self,
+            MessageKind::Vote
+                | MessageKind::VoteResponse
+                | MessageKind::PreVote
+                | MessageKind::PreVoteResponse
+                | MessageKind::AppendResponse
+        )
+    }
+
     /// The kind with a number from the wire; none for local and unknown ones.
     #[must_use]
     pub fn from_number(number: u64) -> Option<MessageKind> {
@@ -53,14 +67,6 @@ impl MessageKind {
             .copied()
             .find(|kind| *kind as u64 == number)
     }
-}
-
-/// A raft snapshot as a message carries it; the database itself travels beside it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The membership in the v2 store's JSON.
-    pub data: Bytes,
-    pub meta: SnapshotMeta,
 }
 
 /// One message; which fields mean something depends on the kind.
@@ -76,6 +82,7 @@ pub struct Message {
     pub index: LogIndex,
     pub entries: Vec<Entry>,
     pub commit: LogIndex,
+    /// Carries the membership; the database travels beside it.
     pub snapshot: Option<Snapshot>,
     pub reject: bool,
     pub reject_hint: LogIndex,

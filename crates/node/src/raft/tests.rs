@@ -279,10 +279,10 @@ fn the_tail_forgets_and_still_knows_the_term_before_it() {
     let last = raft.committed();
     assert_eq!(last, LogIndex(11));
     raft.on_applied(last);
-    raft.compact(last, 5, usize::MAX);
+    raft.compact(last, LogIndex(6), usize::MAX);
     assert_eq!(raft.term_of(LogIndex(5)), None);
     assert_eq!(raft.term_of(LogIndex(6)), Some(Term(1)));
-    raft.compact(last, 5, 250);
+    raft.compact(last, LogIndex(6), 250);
     assert_eq!(raft.term_of(LogIndex(8)), None);
     assert_eq!(raft.term_of(LogIndex(9)), Some(Term(1)));
 }

@@ -160,7 +160,12 @@ impl Core {
             }
             Output::Published => self.shared.status.on_published(),
             // One member has nobody to talk to; peers come with the peer transport.
-            Output::Send(_) => {}
+            Output::Send(_)
+            | Output::SendSnapshot(_)
+            | Output::InstallSnapshot(_)
+            | Output::Transferred(_)
+            | Output::AskVersions
+            | Output::Removed => {}
         }
     }
 

@@ -7,83 +7,30 @@
 //! the client's own time is reported beside it, and what other processes took.
 
 mod connection;
+mod fan_out;
 mod histogram;
+mod lag;
 mod loader;
+mod poll;
 mod probe;
 mod process;
 mod report;
 mod request;
+mod rows;
+mod transport;
+mod watchers;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::arguments::Arguments;
-use loader::{Extent, Shape};
+use lag::Laggards;
+use loader::{Extent, Measured, Shape};
 use probe::Probe;
 use process::{Server, Usage, device_written, machine_busy};
 use request::Requests;
-
-/// Keys that exist before the first row.
-const KEY_SPACE: u64 = 100_000;
-
-/// Reads come first, so that each row of them sees the key space as it was loaded.
-const ROWS: [Row; 5] = [
-    Row {
-        name: "serializable get",
-        requests: || Requests::get(KEY_SPACE, true),
-        writes: false,
-    },
-    Row {
-        name: "linearizable get",
-        requests: || Requests::get(KEY_SPACE, false),
-        writes: false,
-    },
-    Row {
-        name: "range of 1,000",
-        requests: || Requests::range(KEY_SPACE),
-        writes: false,
-    },
-    Row {
-        name: "txn",
-        requests: || Requests::txn(KEY_SPACE),
-        writes: true,
-    },
-    Row {
-        name: "put",
-        requests: || Requests::put(KEY_SPACE),
-        writes: true,
-    },
-];
-
-const SHAPES: [Shape; 5] = [
-    Shape {
-        connections: 1,
-        streams: 1,
-    },
-    Shape {
-        connections: 200,
-        streams: 1,
-    },
-    Shape {
-        connections: 1000,
-        streams: 1,
-    },
-    Shape {
-        connections: 1,
-        streams: 100,
-    },
-    Shape {
-        connections: 100,
-        streams: 10,
-    },
-];
-
-struct Row {
-    name: &'static str,
-    requests: fn() -> Requests,
-    writes: bool,
-}
+use rows::{KEY_SPACE, LAG, Preparation, ROWS, Row, Scene};
 
 struct Plan {
     ours: PathBuf,
@@ -219,22 +166,20 @@ fn turn(plan: &Plan, side: &str, binary: &Path) -> Result<Turn, Box<dyn Error>> 
     let server = Server::start(binary, &directory)?;
     load_key_space(&server)?;
     let loaded_mib = server.usage()?.resident / MIB;
+    let mut stage = Stage {
+        plan,
+        server,
+        fresh: KEY_SPACE,
+        lag_from: None,
+    };
     let mut cells = Vec::new();
     for row in ROWS.iter().filter(|row| plan.wants(row)) {
-        for shape in SHAPES {
-            let figures = measure(plan, &server, row, shape)?;
-            eprintln!(
-                "  {side:9} {:16} {:>4}x{:<3} {:>9.0}/s p50 {:>7.0} p99 {:>7.0} µs, cpu {:>7.2} µs, client {:>6.2} µs, others {:.2}",
-                row.name,
-                shape.connections,
-                shape.streams,
-                figures.throughput,
-                figures.p50_us,
-                figures.p99_us,
-                figures.server_cpu_us,
-                figures.client_cpu_us,
-                figures.others,
-            );
+        if let Scene::Prepared(_, preparation) = row.scene {
+            stage.prepare(preparation)?;
+        }
+        for &shape in row.shapes {
+            let figures = stage.measure(row, shape)?;
+            print(side, row.name, shape, &figures);
             cells.push(Cell {
                 row: row.name,
                 shape,
@@ -242,13 +187,28 @@ fn turn(plan: &Plan, side: &str, binary: &Path) -> Result<Turn, Box<dyn Error>> 
             });
         }
     }
-    drop(server);
+    drop(stage);
     std::fs::remove_dir_all(&directory)?;
     Ok(Turn {
         cells,
         probe,
         loaded_mib,
     })
+}
+
+fn print(side: &str, row: &str, shape: Shape, figures: &Figures) {
+    eprintln!(
+        "  {side:9} {row:32} {:>4}x{:<3} {:>9.0}/s p50 {:>7.0} p99 {:>7.0} µs, cpu {:>7.2} µs, client {:>6.2} µs, RSS {:.0}, others {:.2}",
+        shape.connections,
+        shape.streams,
+        figures.throughput,
+        figures.p50_us,
+        figures.p99_us,
+        figures.server_cpu_us,
+        figures.client_cpu_us,
+        figures.resident_mib,
+        figures.others,
+    );
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -276,40 +236,141 @@ struct Mark {
     written: f64,
 }
 
-fn measure(
-    plan: &Plan,
-    server: &Server,
-    row: &Row,
-    shape: Shape,
-) -> Result<Figures, Box<dyn Error>> {
-    let extent = Extent::Time {
-        warm_up: plan.measured / 2,
-        measured: plan.measured,
-    };
-    let mark = || {
+/// A server and what the rows so far have left on it.
+struct Stage<'a> {
+    plan: &'a Plan,
+    server: Server,
+    /// Keys from this number on exist only if a row in order has just made them.
+    fresh: u64,
+    /// Where watchers that lag begin, once there is enough history.
+    lag_from: Option<u64>,
+}
+
+impl Stage<'_> {
+    fn mark(&self) -> Result<Mark, Box<dyn Error>> {
         Ok(Mark {
-            server: server.usage()?,
+            server: self.server.usage()?,
             client: Usage::of("self")?,
             busy: machine_busy()?,
-            written: device_written(&plan.directory)?,
+            written: device_written(&self.plan.directory)?,
         })
-    };
-    let measured = loader::run(server.address, shape, extent, &mut (row.requests)(), mark)?;
-    let (before, after) = &measured.marks;
-    let calls = (measured.completed + measured.failed).max(1) as f64;
-    let server_cpu = after.server.cpu - before.server.cpu;
-    let client_cpu = after.client.cpu - before.client.cpu;
-    let busy = after.busy - before.busy;
-    let written = after.written - before.written;
-    Ok(Figures {
-        throughput: measured.completed as f64 / measured.seconds,
-        p50_us: measured.latencies.quantile_us(0.5),
-        p99_us: measured.latencies.quantile_us(0.99),
-        server_cpu_us: server_cpu * 1e6 / calls,
-        client_cpu_us: client_cpu * 1e6 / calls,
-        resident_mib: after.server.resident / MIB,
-        written: if row.writes { written / calls } else { 0.0 },
-        others: ((busy - server_cpu - client_cpu) / measured.seconds).max(0.0),
-        failed: measured.failed as f64,
-    })
+    }
+
+    fn prepare(&self, preparation: Preparation) -> Result<(), Box<dyn Error>> {
+        let Preparation { requests, count } = preparation;
+        let shape = Shape {
+            connections: 1,
+            streams: 100,
+        };
+        let extent = Extent::Calls(count);
+        let mut requests = requests();
+        let made = loader::run(self.server.address, shape, extent, &mut requests, || Ok(()))?;
+        match made.failed {
+            0 => Ok(()),
+            failed => Err(format!("{failed} operations before the row failed").into()),
+        }
+    }
+
+    /// Makes history for watchers to lag behind, and returns where they begin.
+    fn history(&mut self) -> Result<u64, Box<dyn Error>> {
+        if let Some(from) = self.lag_from {
+            return Ok(from);
+        }
+        let from = lag::newest_revision(self.server.address)? + 1;
+        self.prepare(Preparation {
+            requests: || Requests::puts_in_order(0),
+            count: LAG,
+        })?;
+        self.lag_from = Some(from);
+        Ok(from)
+    }
+
+    fn calls(
+        &self,
+        requests: &mut Requests,
+        shape: Shape,
+    ) -> Result<Measured<Mark>, Box<dyn Error>> {
+        let measured = self.plan.measured;
+        let extent = Extent::Time {
+            warm_up: measured / 2,
+            measured,
+        };
+        let address = self.server.address;
+        loader::run(address, shape, extent, requests, || self.mark())
+    }
+
+    fn beside(
+        &mut self,
+        pace: Option<lag::Pace>,
+        shape: Shape,
+    ) -> Result<Measured<Mark>, Box<dyn Error>> {
+        let from = self.history()?;
+        let mut requests = Requests::put(KEY_SPACE);
+        let Some(pace) = pace else {
+            return self.calls(&mut requests, shape);
+        };
+        let newest = lag::newest_revision(self.server.address)?;
+        let laggards = Laggards::start(self.server.address, from, pace)?;
+        let measured = self.calls(&mut requests, shape);
+        let heard = laggards.finish()?;
+        if heard >= newest {
+            return Err("the watchers caught up, so that nothing was measured".into());
+        }
+        measured
+    }
+
+    fn fan_out(
+        &mut self,
+        [watchers, connections]: [usize; 2],
+        shape: Shape,
+    ) -> Result<Measured<Mark>, Box<dyn Error>> {
+        let plan = fan_out::Plan {
+            watchers,
+            connections,
+            puts: shape.streams,
+            first: 0,
+        };
+        let measured = self.plan.measured;
+        let times = [measured / 2, measured];
+        fan_out::run(self.server.address, plan, times, || self.mark())
+    }
+
+    fn measure(&mut self, row: &Row, shape: Shape) -> Result<Figures, Box<dyn Error>> {
+        let measured = match row.scene {
+            Scene::Calls(requests) | Scene::Prepared(requests, _) => {
+                let mut requests = requests(self.fresh);
+                let measured = self.calls(&mut requests, shape)?;
+                self.fresh = self.fresh.max(requests.reached());
+                measured
+            }
+            Scene::FanOut {
+                watchers,
+                connections,
+            } => self.fan_out([watchers, connections], shape)?,
+            Scene::Beside(pace) => self.beside(pace, shape)?,
+        };
+        Ok(Figures::new(&measured, row.writes))
+    }
+}
+
+impl Figures {
+    fn new(measured: &Measured<Mark>, writes: bool) -> Self {
+        let (before, after) = &measured.marks;
+        let calls = (measured.completed + measured.failed).max(1) as f64;
+        let server_cpu = after.server.cpu - before.server.cpu;
+        let client_cpu = after.client.cpu - before.client.cpu;
+        let busy = after.busy - before.busy;
+        let written = after.written - before.written;
+        Self {
+            throughput: measured.completed as f64 / measured.seconds,
+            p50_us: measured.latencies.quantile_us(0.5),
+            p99_us: measured.latencies.quantile_us(0.99),
+            server_cpu_us: server_cpu * 1e6 / calls,
+            client_cpu_us: client_cpu * 1e6 / calls,
+            resident_mib: after.server.resident / MIB,
+            written: if writes { written / calls } else { 0.0 },
+            others: ((busy - server_cpu - client_cpu) / measured.seconds).max(0.0),
+            failed: measured.failed as f64,
+        }
+    }
 }

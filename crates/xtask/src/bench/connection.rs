@@ -1,296 +1,295 @@
-//! One HTTP/2 connection of the load generator: just enough of the protocol to keep a fixed
-//! number of unary calls outstanding, for little processor time.
+//! One connection of the load generator, which keeps a fixed number of operations outstanding.
 //!
-//! Header blocks of answers are not decoded: a call succeeded when its stream delivered a
-//! message before it ended, since an error answer of gRPC has no body.
+//! An operation is one unary call, or several one after the other, or one message and its answer
+//! on a stream that stays open. A call succeeded when its stream delivered a message before it
+//! ended, since an error answer of gRPC has no body.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use super::histogram::Histogram;
-use super::request::{Requests, frame_header};
+use super::request::Requests;
+use super::transport::{Arrived, LARGEST_WINDOW, Transport};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const LARGEST_WINDOW: u32 = (1 << 31) - 1;
-const INITIAL_WINDOW: i64 = 65_535;
-/// Give credit back when this much of the receive window is used.
-const CREDIT_STEP: u32 = 1 << 29;
-/// A control frame that is longer than this is not worth understanding.
-const CONTROL_BYTES: usize = 4096;
+/// A gRPC message begins with a flag and its length.
+pub(super) const PREFIX: usize = 5;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const FLAG_ACK: u8 = 1;
-const FLAG_END_STREAM: u8 = 1;
-
-/// What the calls of all connections came to.
+/// What the operations of all connections came to.
 pub(crate) struct Outcomes {
     pub(crate) latencies: Histogram,
     pub(crate) completed: u64,
     pub(crate) failed: u64,
 }
 
-/// A call without an answer yet.
+impl Outcomes {
+    pub(crate) fn new() -> Self {
+        Self {
+            latencies: Histogram::new(),
+            completed: 0,
+            failed: 0,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.latencies.clear();
+        self.completed = 0;
+        self.failed = 0;
+    }
+}
+
+/// What a client wants done, and how far it is.
 #[derive(Clone, Copy)]
-struct Call {
+struct Operation {
+    number: u64,
+    step: usize,
     /// Nanoseconds of the loop's clock.
     started: u64,
-    answer_bytes: usize,
+}
+
+/// A stream with an operation under way, or an open one that waits for the next.
+struct Call {
+    operation: Operation,
+    answer: Answer,
+    /// What the peer takes on this stream.
+    window: i64,
+}
+
+/// The part of an answer that has arrived.
+#[derive(Default)]
+struct Answer {
+    bytes: usize,
+    prefix: [u8; PREFIX],
+    tail: [u8; 2],
+}
+
+impl Answer {
+    /// Moves into the message and returns what follows it.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let wanted = match self.bytes {
+            have @ 0..PREFIX => PREFIX - have,
+            have => PREFIX + self.message_len() - have,
+        };
+        let (part, rest) = bytes.split_at(bytes.len().min(wanted));
+        for (at, byte) in (self.bytes..PREFIX).zip(part) {
+            self.prefix[at] = *byte;
+        }
+        for byte in &part[part.len().saturating_sub(2)..] {
+            self.tail = [self.tail[1], *byte];
+        }
+        self.bytes += part.len();
+        rest
+    }
+
+    fn message_len(&self) -> usize {
+        let [_, length @ ..] = self.prefix;
+        u32::from_be_bytes(length) as usize
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bytes >= PREFIX && self.bytes == PREFIX + self.message_len()
+    }
 }
 
 pub(crate) struct Connection {
-    socket: TcpStream,
-    out: Vec<u8>,
-    written: usize,
-    frame: Frame,
+    pub(super) transport: Transport,
+    streams: Streams,
+}
+
+struct Streams {
     /// In the order of their streams.
     calls: VecDeque<Option<Call>>,
     /// Stream id of the first of `calls`.
-    oldest_stream: u32,
-    next_stream: u32,
-    /// What the peer lets us send on the connection.
-    window: i64,
-    consumed: u32,
-    /// Calls that wait for `window`.
-    waiting: usize,
+    oldest: u32,
+    next: u32,
+    /// Open streams without an operation.
+    idle: Vec<u32>,
+    /// Operations that wait for the peer's window.
+    waiting: VecDeque<Operation>,
+    /// Steps whose paths are in the peer's header table.
+    introduced: Vec<usize>,
     outstanding: usize,
-    /// The peer's settings arrived.
-    pub(crate) ready: bool,
-    /// The socket took only part of what was written.
-    pub(crate) blocked: bool,
-}
-
-/// The frame that is being read.
-#[derive(Default)]
-struct Frame {
-    header: [u8; 9],
-    header_len: usize,
-    left: usize,
-    payload: Vec<u8>,
-}
-
-impl Frame {
-    fn kind(&self) -> u8 {
-        self.header[3]
-    }
-
-    fn flags(&self) -> u8 {
-        self.header[4]
-    }
-
-    fn stream(&self) -> u32 {
-        let [.., a, b, c, d] = self.header;
-        u32::from_be_bytes([a, b, c, d]) & LARGEST_WINDOW
-    }
 }
 
 impl Connection {
     /// Connects and sends the preface.
     pub(crate) fn open(address: SocketAddr) -> std::io::Result<Self> {
-        let socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        let mut out = PREFACE.to_vec();
-        frame_header(&mut out, 6, SETTINGS, 0, 0);
-        out.extend([0, 4]); // SETTINGS_INITIAL_WINDOW_SIZE
-        out.extend(LARGEST_WINDOW.to_be_bytes());
-        frame_header(&mut out, 4, WINDOW_UPDATE, 0, 0);
-        out.extend((LARGEST_WINDOW - INITIAL_WINDOW as u32).to_be_bytes());
-        let mut connection = Self {
-            socket,
-            out,
-            written: 0,
-            frame: Frame::default(),
-            calls: VecDeque::new(),
-            oldest_stream: 1,
-            next_stream: 1,
-            window: INITIAL_WINDOW,
-            consumed: 0,
-            waiting: 0,
-            outstanding: 0,
-            ready: false,
-            blocked: false,
-        };
-        connection.flush()?;
-        Ok(connection)
-    }
-
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.socket
+        Ok(Self {
+            transport: Transport::open(address, LARGEST_WINDOW)?,
+            streams: Streams {
+                calls: VecDeque::new(),
+                oldest: 1,
+                next: 1,
+                idle: Vec::new(),
+                waiting: VecDeque::new(),
+                introduced: Vec::new(),
+                outstanding: 0,
+            },
+        })
     }
 
     pub(crate) fn outstanding(&self) -> usize {
-        self.outstanding
+        self.streams.outstanding
     }
 
-    /// Starts `count` calls, as far as the peer's window lets them go; the rest follow later.
+    /// Starts `count` operations, and goes on with those that wait, as far as the peer's window
+    /// lets them go.
     pub(crate) fn start(&mut self, count: usize, requests: &mut Requests, now: u64) {
-        self.waiting += count;
-        while self.waiting > 0 && self.window >= requests.body_len() as i64 {
-            self.waiting -= 1;
-            self.window -= requests.body_len() as i64;
-            let stream = self.next_stream;
-            self.next_stream += 2;
-            requests.append(&mut self.out, stream, stream == 1);
-            self.calls.push_back(Some(Call {
+        self.streams.outstanding += count;
+        for _ in 0..count {
+            let number = requests.next_number();
+            self.streams.waiting.push_back(Operation {
+                number,
+                step: 0,
                 started: now,
-                answer_bytes: 0,
-            }));
-            self.outstanding += 1;
+            });
         }
-    }
-
-    /// Calls that were never started don't count when the load ends.
-    pub(crate) fn stop(&mut self) {
-        self.waiting = 0;
-    }
-
-    /// Writes what is queued; false when the socket took only part of it.
-    pub(crate) fn flush(&mut self) -> std::io::Result<bool> {
-        while self.written < self.out.len() {
-            match (&self.socket).write(&self.out[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        while let Some(&operation) = self.streams.waiting.front() {
+            if !self.streams.send(operation, requests, &mut self.transport) {
+                return;
             }
+            self.streams.waiting.pop_front();
         }
-        self.out.clear();
-        self.written = 0;
-        Ok(true)
     }
 
-    /// Reads once; returns how many calls ended.
+    /// Reads once; returns how many operations ended.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
-        shortest_answer: usize,
+        requests: &Requests,
         now: u64,
         outcomes: &mut Outcomes,
     ) -> std::io::Result<usize> {
-        let count = match (&self.socket).read(buffer) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),
-            Err(error) => return Err(error),
-        };
-        let before = self.outstanding;
-        let mut bytes = &buffer[..count];
-        while !bytes.is_empty() {
-            bytes = self.parse(bytes);
-            if self.frame.header_len == 9 && self.frame.left == 0 {
-                self.end_frame(shortest_answer, now, outcomes)?;
-                self.frame.header_len = 0;
-                self.frame.payload.clear();
-            }
-        }
-        Ok(before - self.outstanding)
-    }
-
-    /// Moves into the current frame and returns what follows it.
-    fn parse<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        let frame = &mut self.frame;
-        if frame.header_len < 9 {
-            let count = bytes.len().min(9 - frame.header_len);
-            frame.header[frame.header_len..][..count].copy_from_slice(&bytes[..count]);
-            frame.header_len += count;
-            bytes = &bytes[count..];
-            if frame.header_len == 9 {
-                let [a, b, c, ..] = frame.header;
-                frame.left = u32::from_be_bytes([0, a, b, c]) as usize;
-            }
-            return bytes;
-        }
-        let count = bytes.len().min(frame.left);
-        frame.left -= count;
-        match frame.kind() {
-            DATA => {
-                let stream = frame.stream();
-                self.consumed += count as u32;
-                if let Some(call) = self.call(stream) {
-                    call.answer_bytes += count;
+        let before = self.streams.outstanding;
+        let streams = &mut self.streams;
+        self.transport
+            .read(buffer, |stream, arrived| match arrived {
+                Arrived::Data(bytes) => streams.on_data(stream, bytes, requests, now, outcomes),
+                Arrived::End => streams.on_end(stream, requests, now, outcomes),
+                Arrived::Reset => streams.settle(stream, false, requests, now, outcomes),
+                Arrived::Credit(bytes) => {
+                    if let Some(call) = streams.call(stream) {
+                        call.window += i64::from(bytes);
+                    }
                 }
-            }
-            HEADERS => {}
-            _ if frame.payload.len() < CONTROL_BYTES => frame.payload.extend(&bytes[..count]),
-            _ => {}
-        }
-        &bytes[count..]
+            })?;
+        Ok(before - self.streams.outstanding)
     }
+}
 
+impl Streams {
     fn call(&mut self, stream: u32) -> Option<&mut Call> {
-        let at = stream.checked_sub(self.oldest_stream)? / 2;
+        let at = stream.checked_sub(self.oldest)? / 2;
         self.calls.get_mut(at as usize)?.as_mut()
     }
 
-    fn end_frame(
+    /// False when the peer's window has no room for it.
+    fn send(
         &mut self,
-        shortest_answer: usize,
-        now: u64,
-        outcomes: &mut Outcomes,
-    ) -> std::io::Result<()> {
-        let (flags, stream) = (self.frame.flags(), self.frame.stream());
-        let number = |payload: &[u8]| {
-            payload
-                .first_chunk()
-                .map_or(0, |four| u32::from_be_bytes(*four) & LARGEST_WINDOW)
-        };
-        match self.frame.kind() {
-            DATA | HEADERS if flags & FLAG_END_STREAM != 0 => {
-                self.end_call(stream, shortest_answer, now, outcomes);
-            }
-            RST_STREAM => self.end_call(stream, usize::MAX, now, outcomes),
-            SETTINGS if flags & FLAG_ACK == 0 => {
-                self.ready = true;
-                frame_header(&mut self.out, 0, SETTINGS, FLAG_ACK, 0);
-            }
-            PING if flags & FLAG_ACK == 0 => {
-                frame_header(&mut self.out, self.frame.payload.len(), PING, FLAG_ACK, 0);
-                self.out.extend(&self.frame.payload);
-            }
-            WINDOW_UPDATE if stream == 0 => self.window += i64::from(number(&self.frame.payload)),
-            GOAWAY => {
-                let reason = String::from_utf8_lossy(&self.frame.payload).into_owned();
-                return Err(std::io::Error::other(format!(
-                    "the server says goaway: {reason:?}"
-                )));
-            }
-            _ => {}
+        operation: Operation,
+        requests: &mut Requests,
+        transport: &mut Transport,
+    ) -> bool {
+        let length = requests.body_len(operation.step) as i64;
+        if transport.window < length {
+            return false;
         }
-        if self.consumed >= CREDIT_STEP {
-            frame_header(&mut self.out, 4, WINDOW_UPDATE, 0, 0);
-            self.out.extend(self.consumed.to_be_bytes());
-            self.consumed = 0;
+        if let Some(&stream) = self.idle.last() {
+            let call = self.call(stream).expect("an idle stream is open");
+            if call.window < length {
+                return false;
+            }
+            call.window -= length;
+            call.operation = operation;
+            call.answer = Answer::default();
+            self.idle.pop();
+            requests.append_body(&mut transport.out, stream, operation.step, operation.number);
+        } else {
+            let stream = self.next;
+            self.next += 2;
+            let step = operation.step;
+            requests.append_headers(&mut transport.out, stream, step, &mut self.introduced);
+            requests.append_body(&mut transport.out, stream, step, operation.number);
+            self.calls.push_back(Some(Call {
+                operation,
+                answer: Answer::default(),
+                window: transport.stream_window - length,
+            }));
         }
-        Ok(())
+        transport.window -= length;
+        true
     }
 
-    fn end_call(&mut self, stream: u32, shortest: usize, now: u64, outcomes: &mut Outcomes) {
-        let Some(&mut Call {
-            started,
-            answer_bytes,
-        }) = self.call(stream)
-        else {
+    fn on_data(
+        &mut self,
+        stream: u32,
+        mut bytes: &[u8],
+        requests: &Requests,
+        now: u64,
+        outcomes: &mut Outcomes,
+    ) {
+        while !bytes.is_empty() {
+            let Some(call) = self.call(stream) else {
+                return;
+            };
+            bytes = call.answer.take(bytes);
+            if requests.streams && call.answer.is_whole() {
+                let succeeded = requests.is_answer(0, call.answer.bytes, call.answer.tail);
+                let operation = call.operation;
+                call.answer = Answer::default();
+                self.idle.push(stream);
+                self.outcome(operation, succeeded, now, outcomes);
+            }
+        }
+    }
+
+    fn on_end(&mut self, stream: u32, requests: &Requests, now: u64, outcomes: &mut Outcomes) {
+        let Some(call) = self.call(stream) else {
             return;
         };
-        let at = (stream - self.oldest_stream) / 2;
+        let answer = &call.answer;
+        let succeeded =
+            answer.is_whole() && requests.is_answer(call.operation.step, answer.bytes, answer.tail);
+        self.settle(stream, succeeded, requests, now, outcomes);
+    }
+
+    /// A stream is over; its operation too, unless it has another step.
+    fn settle(
+        &mut self,
+        stream: u32,
+        succeeded: bool,
+        requests: &Requests,
+        now: u64,
+        outcomes: &mut Outcomes,
+    ) {
+        let Some(call) = self.call(stream) else {
+            return;
+        };
+        let mut operation = call.operation;
+        let at = (stream - self.oldest) / 2;
         self.calls[at as usize] = None;
         while let Some(None) = self.calls.front() {
             self.calls.pop_front();
-            self.oldest_stream += 2;
+            self.oldest += 2;
         }
+        operation.step += 1;
+        if succeeded && operation.step < requests.steps() {
+            self.waiting.push_back(operation);
+            return;
+        }
+        self.outcome(operation, succeeded, now, outcomes);
+    }
+
+    fn outcome(
+        &mut self,
+        operation: Operation,
+        succeeded: bool,
+        now: u64,
+        outcomes: &mut Outcomes,
+    ) {
         self.outstanding -= 1;
-        // An empty message still has its prefix of five bytes.
-        if answer_bytes >= shortest.max(5) {
+        if succeeded {
             outcomes.completed += 1;
-            outcomes.latencies.record(now - started);
+            outcomes.latencies.record(now - operation.started);
         } else {
             outcomes.failed += 1;
         }

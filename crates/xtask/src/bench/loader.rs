@@ -4,22 +4,14 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fd::OwnedFd;
-use rustix::time::Timespec;
-
 use super::connection::{Connection, Outcomes};
 use super::histogram::Histogram;
+use super::poll::Poll;
 use super::request::Requests;
 
-const READ_BUFFER: usize = 1 << 20;
-const TICK: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
+pub(super) const READ_BUFFER: usize = 1 << 20;
 /// A server that leaves a call without answer for so long is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many calls are outstanding at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +86,6 @@ pub(crate) fn run<M>(
         failed,
     } = std::mem::replace(&mut driver.outcomes, Outcomes::new());
     driver.budget = 0;
-    driver.connections.iter_mut().for_each(Connection::stop);
     driver.turn_until(requests, Some(PATIENCE), |driver| driver.outstanding() == 0)?;
     Ok(Measured {
         seconds,
@@ -105,24 +96,8 @@ pub(crate) fn run<M>(
     })
 }
 
-impl Outcomes {
-    fn new() -> Self {
-        Self {
-            latencies: Histogram::new(),
-            completed: 0,
-            failed: 0,
-        }
-    }
-
-    fn clear(&mut self) {
-        self.latencies.clear();
-        self.completed = 0;
-        self.failed = 0;
-    }
-}
-
 struct Driver {
-    epoll: OwnedFd,
+    poll: Poll,
     connections: Vec<Connection>,
     outcomes: Outcomes,
     /// Calls that may still be started.
@@ -133,18 +108,17 @@ struct Driver {
 
 impl Driver {
     fn connect(address: SocketAddr, shape: Shape) -> Result<Self, Box<dyn Error>> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
             let connection = Connection::open(address)?;
-            let data = EventData::new_u64(index as u64);
-            epoll::add(&epoll, connection.socket(), data, EventFlags::IN)?;
+            poll.add(&connection.transport, index)?;
             connections.push(connection);
         }
         let begin = Instant::now();
         let outcomes = Outcomes::new();
         Ok(Self {
-            epoll,
+            poll,
             connections,
             outcomes,
             budget: 0,
@@ -158,7 +132,7 @@ impl Driver {
     }
 
     fn all_ready(&self) -> bool {
-        self.connections.iter().all(|one| one.ready)
+        self.connections.iter().all(|one| one.transport.ready)
     }
 
     fn outstanding(&self) -> usize {
@@ -180,21 +154,9 @@ impl Driver {
         self.connections[index].start(count as usize, requests, now);
     }
 
-    /// A socket that is full is also watched for room.
-    fn flush(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
-        let connection = &mut self.connections[index];
-        let done = connection.flush()?;
-        if connection.blocked == done {
-            connection.blocked = !done;
-            let wanted = if done {
-                EventFlags::IN
-            } else {
-                EventFlags::IN | EventFlags::OUT
-            };
-            let data = EventData::new_u64(index as u64);
-            epoll::modify(&self.epoll, connection.socket(), data, wanted)?;
-        }
-        Ok(())
+    fn flush(&mut self, index: usize) -> std::io::Result<()> {
+        let transport = &mut self.connections[index].transport;
+        self.poll.flush(transport, index)
     }
 
     fn turn_until(
@@ -204,24 +166,24 @@ impl Driver {
         done: impl Fn(&Self) -> bool,
     ) -> Result<(), Box<dyn Error>> {
         let mut buffer = vec![0; READ_BUFFER];
-        let mut events = Vec::with_capacity(1024);
         let begin = Instant::now();
         self.last_progress = begin;
         while !done(self) {
-            events.clear();
-            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TICK))?;
-            if events.is_empty() {
-                let late = limit.is_some_and(|limit| begin.elapsed() > limit);
-                if late || self.last_progress.elapsed() > PATIENCE {
-                    return Err("the server stopped answering".into());
-                }
+            let ready = self.poll.wait()?;
+            let now = self.now();
+            let mut served = false;
+            for index in ready {
+                self.serve(index, &mut buffer, requests, now)?;
+                served = true;
+            }
+            if served {
+                self.last_progress = Instant::now();
                 continue;
             }
-            let now = self.now();
-            for event in &events {
-                self.serve(event.data.u64() as usize, &mut buffer, requests, now)?;
+            let late = limit.is_some_and(|limit| begin.elapsed() > limit);
+            if late || self.last_progress.elapsed() > PATIENCE {
+                return Err("the server stopped answering".into());
             }
-            self.last_progress = Instant::now();
         }
         Ok(())
     }
@@ -233,9 +195,8 @@ impl Driver {
         requests: &mut Requests,
         now: u64,
     ) -> Result<(), Box<dyn Error>> {
-        let shortest = requests.shortest_answer;
-        let ended = self.connections[index].read(buffer, shortest, now, &mut self.outcomes)?;
+        let ended = self.connections[index].read(buffer, requests, now, &mut self.outcomes)?;
         self.start(index, ended, requests);
-        self.flush(index)
+        Ok(self.flush(index)?)
     }
 }

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Figures, KEY_SPACE, Plan, Shape, Turn, request};
+use super::rows::{self, BESIDE_NONE, KEY_SPACE};
+use super::{Figures, Plan, Shape, Turn, request};
 
 /// Name, unit-bearing key of the JSON, and how it is read from the figures.
 type Column = (&'static str, fn(&Figures) -> f64);
@@ -162,6 +163,7 @@ impl Report {
         for line in &self.lines {
             line.write_markdown(out)?;
         }
+        self.write_beside(out)?;
         writeln!(out, "\n| | ours | reference |\n|---|---|---|")?;
         let mut pair = |name: &str, read: fn(&Side) -> f64| {
             writeln!(
@@ -184,6 +186,70 @@ impl Report {
             "one client's put less fdatasync (written), p50 µs",
             |side| side.put_over_sync.unwrap_or(f64::NAN),
         )
+    }
+}
+
+/// What lagging watchers do to a writer: its calls a second and its p99, by those without them.
+#[derive(Debug, PartialEq)]
+struct Beside {
+    row: &'static str,
+    shape: Shape,
+    /// Ours, then the reference; `None` where nothing was measured.
+    throughput: [Option<f64>; 2],
+    p99: [Option<f64>; 2],
+}
+
+impl Report {
+    fn beside(&self) -> Vec<Beside> {
+        let alone = |shape| {
+            let mut lines = self.lines.iter();
+            lines.find(|line| line.row == BESIDE_NONE && line.shape == shape)
+        };
+        let is_beside = |line: &&Line| rows::lags(line.row);
+        let lines = self.lines.iter().filter(is_beside).filter_map(|line| {
+            let alone = alone(line.shape)?;
+            let sides = [
+                (&line.ours, &alone.ours),
+                (&line.reference, &alone.reference),
+            ];
+            Some(Beside {
+                row: line.row,
+                shape: line.shape,
+                throughput: sides.map(|(with, without)| ratio(with.throughput, without.throughput)),
+                // Without any call there is no 99th percentile either.
+                p99: sides.map(|(with, without)| {
+                    ratio(with.p99_us, without.p99_us).filter(|_| with.throughput > 0.0)
+                }),
+            })
+        });
+        lines.collect()
+    }
+
+    fn write_beside(&self, out: &mut String) -> std::fmt::Result {
+        let beside = self.beside();
+        if beside.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "\n| by `{BESIDE_NONE}` | load | calls/s, ours | p99, ours | calls/s, reference | p99, reference |"
+        )?;
+        writeln!(out, "|---|---|---|---|---|---|")?;
+        let show = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
+        for one in beside {
+            writeln!(
+                out,
+                "| {} | {}×{} | {} | {} | {} | {} |",
+                one.row,
+                one.shape.connections,
+                one.shape.streams,
+                show(one.throughput[0]),
+                show(one.p99[0]),
+                show(one.throughput[1]),
+                show(one.p99[1]),
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,8 @@
+use super::super::request::frame_header;
+use super::super::transport::{DATA, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
 use super::*;
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -17,16 +20,15 @@ struct Pair {
 
 impl Pair {
     fn new(calls: usize) -> Self {
+        Self::of(Requests::put(10), calls)
+    }
+
+    fn of(mut requests: Requests, calls: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut connection = Connection::open(listener.local_addr().unwrap()).unwrap();
         let (peer, _) = listener.accept().unwrap();
-        let mut requests = Requests::put(10);
         connection.start(calls, &mut requests, 1);
-        let outcomes = Outcomes {
-            latencies: Histogram::new(),
-            completed: 0,
-            failed: 0,
-        };
+        let outcomes = Outcomes::new();
         Self {
             connection,
             peer,
@@ -42,11 +44,20 @@ impl Pair {
             self.peer.write_all(piece).unwrap();
             let mut left = piece.len();
             while left > 0 {
-                let before = self.connection.socket.peek(&mut [0; 4096]).unwrap_or(0);
+                let before = self
+                    .connection
+                    .transport
+                    .socket()
+                    .peek(&mut [0; 4096])
+                    .unwrap_or(0);
                 let mut buffer = vec![0; before];
                 if before > 0 {
                     let outcomes = &mut self.outcomes;
-                    ended += self.connection.read(&mut buffer, 5, 11, outcomes).unwrap();
+                    let requests = &self.requests;
+                    ended += self
+                        .connection
+                        .read(&mut buffer, requests, 11, outcomes)
+                        .unwrap();
                 }
                 left -= before;
             }
@@ -82,11 +93,49 @@ fn an_end_without_a_message_is_a_failure() {
 #[test]
 fn calls_wait_for_the_window() {
     let mut pair = Pair::new(1000);
-    let started = pair.connection.outstanding();
-    assert!(started < 1000);
+    assert!(!pair.connection.streams.waiting.is_empty());
     pair.answer(&frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes()), 0);
     pair.connection.start(0, &mut pair.requests, 2);
+    assert!(pair.connection.streams.waiting.is_empty());
     assert_eq!(pair.connection.outstanding(), 1000);
+}
+
+#[test]
+fn the_next_step_follows_the_answer_of_the_one_before() {
+    let mut pair = Pair::of(Requests::lease(), 1);
+    for (stream, message) in [(1, &b"\x18\x90\x1c"[..]), (3, b""), (5, b"")] {
+        assert_eq!(pair.connection.outstanding(), 1);
+        let prefix = [0, 0, 0, 0, message.len() as u8];
+        let bytes = [
+            frame(DATA, 0, stream, &[&prefix[..], message].concat()),
+            frame(HEADERS, 5, stream, b"\xbf"),
+        ]
+        .concat();
+        pair.answer(&bytes, 3);
+        pair.connection.start(0, &mut pair.requests, 2);
+    }
+    assert_eq!((pair.outcomes.completed, pair.outcomes.failed), (1, 0));
+    assert_eq!(pair.connection.outstanding(), 0);
+    // The steps after one that fails are left out.
+    pair.connection.start(1, &mut pair.requests, 3);
+    pair.answer(&frame(HEADERS, 5, 7, b"\x88"), 0);
+    assert_eq!((pair.outcomes.completed, pair.outcomes.failed), (1, 1));
+    assert!(pair.connection.streams.waiting.is_empty());
+}
+
+#[test]
+fn a_stream_takes_one_message_after_the_other() {
+    let good = b"\0\0\0\0\x03\x18\x90\x1c";
+    let gone = b"\0\0\0\0\x02\x10\x01";
+    for cut in 0..=good.len() + 9 {
+        let mut pair = Pair::of(Requests::keep_alive(1), 1);
+        let answer = frame(DATA, 0, 1, good);
+        assert_eq!(pair.answer(&answer, cut), 1);
+        pair.connection.start(1, &mut pair.requests, 2);
+        assert_eq!(pair.connection.streams.next, 3);
+        assert_eq!(pair.answer(&frame(DATA, 0, 1, gone), 0), 1);
+        assert_eq!((pair.outcomes.completed, pair.outcomes.failed), (1, 1));
+    }
 }
 
 #[test]
@@ -94,9 +143,9 @@ fn settings_and_pings_are_acknowledged() {
     let mut pair = Pair::new(0);
     let bytes = [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, b"12345678")].concat();
     pair.answer(&bytes, 4);
-    assert!(pair.connection.ready);
+    assert!(pair.connection.transport.ready);
     let expected = [frame(SETTINGS, 1, 0, &[]), frame(PING, 1, 0, b"12345678")].concat();
-    assert_eq!(pair.connection.out, expected);
+    assert_eq!(pair.connection.transport.out, expected);
 }
 
 #[test]
@@ -107,7 +156,9 @@ fn a_goaway_is_an_error() {
         .unwrap();
     let mut buffer = vec![0; 100];
     let error = loop {
-        match pair.connection.read(&mut buffer, 5, 1, &mut pair.outcomes) {
+        let requests = &pair.requests;
+        let outcomes = &mut pair.outcomes;
+        match pair.connection.read(&mut buffer, requests, 1, outcomes) {
             Ok(_) => {}
             Err(error) => break error,
         }

@@ -75,3 +75,40 @@ fn the_table_and_the_json_show_the_ratio() {
     );
     assert!(json["lines"][0]["ours_by_reference"]["server_cpu_us"].is_null());
 }
+
+#[test]
+fn lagging_watchers_are_compared_with_none() {
+    let line = |row, ours, reference| Line {
+        row,
+        shape: Shape {
+            connections: 1,
+            streams: 10,
+        },
+        ours: medians(&[turn(ours, 100.0)], 0),
+        reference: medians(&[turn(reference, 100.0)], 0),
+    };
+    let side = || Side {
+        version: "etcd 1".into(),
+        loaded_mib: 50.0,
+        written_p50: 80.0,
+        written_p99: 120.0,
+        growing_p50: 150.0,
+        growing_p99: 300.0,
+        put_over_sync: None,
+    };
+    let report = Report {
+        machine: machine(),
+        rounds: 1,
+        seconds: 1.0,
+        lines: vec![
+            line(BESIDE_NONE, 100.0, 50.0),
+            line("put beside 100 that lag and wait", 95.0, 0.0),
+        ],
+        sides: [side(), side()],
+    };
+    let [beside] = &report.beside()[..] else {
+        panic!("one row lags");
+    };
+    assert_eq!(beside.throughput, [Some(0.95), Some(0.0)]);
+    assert_eq!(beside.p99[1], None);
+}

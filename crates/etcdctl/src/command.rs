@@ -23,13 +23,22 @@ mod utility;
 mod watch;
 
 use bytes::Bytes;
+use cli::Program;
 
-use crate::cli::Command;
+use crate::cli::{Command, Running, globals, group};
 use crate::exit::Failure;
 use crate::text;
 
+/// etcdctl.
+pub(crate) static PROGRAM: Program<Running> = Program {
+    root: ROOT,
+    globals: globals::FLAGS,
+    shows_globals: false,
+    groups: group::ALL,
+};
+
 /// The command that has all others.
-pub(crate) static ROOT: Command = Command {
+const ROOT: Command = Command {
     name: "etcdctl",
     short: "Talks to an etcd cluster from the command line.",
     commands: &[

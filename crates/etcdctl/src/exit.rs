@@ -57,3 +57,11 @@ impl From<client::Error> for Failure {
         Failure::new(ERROR, error.to_string())
     }
 }
+
+/// Words that were no command, or that a command does not take.
+impl From<cli::Misuse> for Failure {
+    fn from(misuse: cli::Misuse) -> Self {
+        misuse.report();
+        Failure::silent(ERROR)
+    }
+}

@@ -9,15 +9,14 @@ mod cli;
 mod command;
 mod exit;
 mod log;
-mod out;
 mod print;
 mod prompt;
 mod srv;
-mod text;
 
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
+use ::cli::{out, text};
 use bytes::Bytes;
 
 fn main() -> ExitCode {
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::ERROR);
         }
     };
-    let code = match runtime.block_on(cli::run(&command::ROOT, words)) {
+    let code = match runtime.block_on(cli::run(&command::PROGRAM, words)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     };

@@ -4,7 +4,7 @@ use api::pb::etcdserverpb::alarm_request::AlarmAction;
 use api::pb::etcdserverpb::{AlarmRequest, AlarmResponse};
 
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::print::Answer;
 
@@ -12,7 +12,7 @@ pub(super) const ALARM: Command = Command {
     name: "alarm",
     short: "Alarms. `etcdctl alarm --help` lists the sub-commands",
     long: "Alarms that members have raised",
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     commands: &[
         Command {
             name: "disarm",

@@ -6,7 +6,7 @@ use api::pb::etcdserverpb::{
 };
 
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::out;
 use crate::print::Answer;
@@ -15,7 +15,7 @@ pub(super) const AUTH: Command = Command {
     name: "auth",
     short: "Authentication. `etcdctl auth --help` lists the sub-commands",
     long: "Whether clients have to authenticate",
-    group: Group::Authentication,
+    group: group::AUTHENTICATION,
     commands: &[
         Command {
             name: "enable",

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::cli::flags::Flag;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::out;
 use crate::text::quote;
@@ -25,7 +25,7 @@ pub(super) const CHECK: Command = Command {
     name: "check",
     short: "Tests of a cluster. `etcdctl check --help` lists the sub-commands",
     long: "Tests of what a cluster can do",
-    group: Group::Utility,
+    group: group::UTILITY,
     commands: &[
         Command {
             name: "perf",

@@ -4,7 +4,7 @@ use api::pb::etcdserverpb::CompactionRequest;
 
 use crate::cli::flags::Flag;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::{out, text};
 
@@ -12,7 +12,7 @@ pub(super) const COMPACTION: Command = Command {
     name: "compaction",
     usage: "[options] <revision>",
     short: "Drops the history before a revision",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     flags: &[Flag::switch(
         "physical",
         "wait until the old revisions are gone from the database",

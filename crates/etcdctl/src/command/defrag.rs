@@ -5,14 +5,14 @@ use tokio::time::Instant;
 
 use super::endpoint::{CLUSTER, endpoints, took};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::{log, out};
 
 pub(super) const DEFRAG: Command = Command {
     name: "defrag",
     short: "Gives unused space of the servers' databases back",
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     flags: &[CLUSTER],
     run: Some(|call| Box::pin(defrag(call))),
     ..Command::EMPTY

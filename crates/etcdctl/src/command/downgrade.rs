@@ -3,7 +3,7 @@
 use api::pb::etcdserverpb::{DowngradeRequest, downgrade_request::DowngradeAction};
 
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::print::Answer;
 
@@ -11,7 +11,7 @@ pub(super) const DOWNGRADE: Command = Command {
     name: "downgrade",
     short: "Ways back to an older version. `etcdctl downgrade --help` lists the sub-commands",
     long: "Ways back to an older version",
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     commands: &[
         Command {
             name: "validate",

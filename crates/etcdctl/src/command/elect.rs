@@ -5,7 +5,7 @@ use client::concurrency::{self, Leadership, SESSION_TTL_SECONDS};
 use super::concurrency::Interrupts;
 use crate::cli::flags::Flag;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::print::Answer;
 
@@ -13,7 +13,7 @@ pub(super) const ELECT: Command = Command {
     name: "elect",
     usage: "<election-name> [proposal]",
     short: "Stands for an election, or follows one",
-    group: Group::Concurrency,
+    group: group::CONCURRENCY,
     flags: &[Flag {
         short: Some('l'),
         ..Flag::switch("listen", "only print who leads")

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::cli::flags::Flag;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::print::{Answer, Health};
 use crate::{log, text};
@@ -24,7 +24,7 @@ pub(super) const ENDPOINT: Command = Command {
     name: "endpoint",
     short: "Single servers. `etcdctl endpoint --help` lists the sub-commands",
     long: "What single servers say about themselves",
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     flags: &[CLUSTER],
     inherit_flags: true,
     commands: &[

@@ -10,7 +10,7 @@ use client::prefix_end;
 
 use crate::cli::flags::{Flag, Flags};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::print::{Answer, Format};
 use crate::text::quote;
@@ -19,7 +19,7 @@ pub(super) const GET: Command = Command {
     name: "get",
     usage: "[options] <key> [range_end]",
     short: "Reads a key or a range of keys",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     flags: &[
         Flag::text(
             "consistency",
@@ -73,7 +73,7 @@ A value that begins with '-' would be taken for a flag; '--' ends the flags:
   $ etcdctl put <key> -- <value>
   $ etcdctl put -- <key> <value>
 ",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     flags: &[
         Flag::text(
             "lease",
@@ -92,7 +92,7 @@ pub(super) const DEL: Command = Command {
     name: "del",
     usage: "[options] <key> [range_end]",
     short: "Deletes a key or the range of keys [key, range_end)",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     flags: &[
         Flag::switch("prefix", "delete all keys that begin with the given one"),
         Flag::switch("prev-kv", "also print what the keys held"),

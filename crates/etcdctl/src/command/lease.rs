@@ -6,7 +6,7 @@ use api::pb::etcdserverpb::{
 
 use crate::cli::flags::Flag;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::print::{Answer, Format};
 use crate::{log, out, text};
@@ -15,7 +15,7 @@ pub(super) const LEASE: Command = Command {
     name: "lease",
     short: "Leases. `etcdctl lease --help` lists the sub-commands",
     long: "Leases: keys that end unless somebody renews them",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     commands: &[
         Command {
             name: "grant",

@@ -6,7 +6,7 @@ use client::concurrency::{self, Lock};
 use super::concurrency::{Interrupts, exit_text, process, start_error};
 use crate::cli::flags::{Flag, Kind};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::print::Answer;
 
@@ -14,7 +14,7 @@ pub(super) const LOCK: Command = Command {
     name: "lock",
     usage: "<lockname> [exec-command arg1 arg2 ...]",
     short: "Holds a named lock",
-    group: Group::Concurrency,
+    group: group::CONCURRENCY,
     flags: &[Flag {
         kind: Kind::Int,
         ..Flag::text(

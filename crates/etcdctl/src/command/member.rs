@@ -8,7 +8,7 @@ use api::pb::etcdserverpb::{
 use super::kv::is_serializable;
 use crate::cli::flags::Flag;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::out;
 use crate::print::{Answer, Format};
@@ -18,7 +18,7 @@ pub(super) const MEMBER: Command = Command {
     name: "member",
     short: "The cluster's members. `etcdctl member --help` lists the sub-commands",
     long: "The cluster's members",
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     commands: &[
         Command {
             name: "add",

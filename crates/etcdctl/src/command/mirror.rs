@@ -14,7 +14,7 @@ use client::{Client, Config, prefix_end};
 
 use crate::cli::flags::{Flag, Flags, Kind};
 use crate::cli::globals::{self, Session, TlsFlags};
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::out;
 
@@ -22,7 +22,7 @@ pub(super) const MAKE_MIRROR: Command = Command {
     name: "make-mirror",
     usage: "[options] <destination>",
     short: "Copies keys to another cluster and follows their changes",
-    group: Group::Utility,
+    group: group::UTILITY,
     flags: &[
         Flag::text("prefix", "", "copy the keys that begin so"),
         Flag::int("rev", "copy no keys, follow changes from this revision on"),

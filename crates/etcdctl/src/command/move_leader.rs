@@ -3,7 +3,7 @@
 use api::pb::etcdserverpb::{MoveLeaderRequest, StatusRequest};
 
 use crate::cli::globals::{Session, endpoints};
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::print::Answer;
 use crate::text;
@@ -12,7 +12,7 @@ pub(super) const MOVE_LEADER: Command = Command {
     name: "move-leader",
     usage: "<transferee-member-id>",
     short: "Hands leadership to another member",
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     run: Some(|call| Box::pin(move_leader(call))),
     ..Command::EMPTY
 };

@@ -10,7 +10,7 @@ use client::prefix_end;
 
 use crate::cli::flags::{Flag, Flags};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::print::Answer;
 
@@ -18,7 +18,7 @@ pub(super) const ROLE: Command = Command {
     name: "role",
     short: "Roles. `etcdctl role --help` lists the sub-commands",
     long: "Roles and what they permit",
-    group: Group::Authentication,
+    group: group::AUTHENTICATION,
     commands: &[
         Command {
             name: "add",

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::endpoint::took;
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::{log, out, text};
 
@@ -30,7 +30,7 @@ pub(super) const SNAPSHOT: Command = Command {
     name: "snapshot",
     short: "Copies of a member's database",
     example: EXAMPLES,
-    group: Group::Maintenance,
+    group: group::MAINTENANCE,
     commands: &[Command {
         name: "save",
         usage: "<filename>",

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::kv;
 use crate::cli::flags::{self, Flag};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::print::Answer;
 use crate::{out, text};
@@ -34,7 +34,7 @@ them hold, and the requests to run when one does not.
 A condition is target(\"key\") op \"value\", with the target ver, create, mod, val or lease, and
 the op =, !=, < or >. A request is a get, put or del as on the command line.
 ",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     flags: &[Flag {
         short: Some('i'),
         ..Flag::switch("interactive", "say what is expected next")

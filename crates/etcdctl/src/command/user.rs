@@ -8,7 +8,7 @@ use api::pb::etcdserverpb::{
 
 use crate::cli::flags::{Flag, Kind};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{Failure, Outcome};
 use crate::print::Answer;
 use crate::{out, prompt};
@@ -26,7 +26,7 @@ pub(super) const USER: Command = Command {
     name: "user",
     short: "Users. `etcdctl user --help` lists the sub-commands",
     long: "Users",
-    group: Group::Authentication,
+    group: group::AUTHENTICATION,
     commands: &[
         Command {
             name: "add",

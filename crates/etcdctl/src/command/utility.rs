@@ -1,13 +1,16 @@
 //! version, options, help, completion.
 
+use cli::help;
+
 use crate::cli::flags::Flag;
-use crate::cli::{self, Call, Command, completion, help};
+use crate::cli::{Call, Command, group};
 use crate::exit::Outcome;
 use crate::out;
 
 pub(super) const VERSION: Command = Command {
     name: "version",
     short: "Prints the version of etcdctl",
+    group: group::UTILITY,
     run: Some(|call| Box::pin(version(call))),
     ..Command::EMPTY
 };
@@ -15,6 +18,7 @@ pub(super) const VERSION: Command = Command {
 pub(super) const OPTIONS: Command = Command {
     name: "options",
     short: "Lists the flags that every command takes",
+    group: group::UTILITY,
     run: Some(|call| Box::pin(options(call))),
     ..Command::EMPTY
 };
@@ -23,6 +27,7 @@ pub(super) const HELP: Command = Command {
     name: "help",
     usage: "[command]",
     short: "Explains a command",
+    group: group::UTILITY,
     run: Some(|call| Box::pin(explain(call))),
     ..Command::EMPTY
 };
@@ -48,6 +53,7 @@ To use it in every shell, write it where the shell looks for completions, for ex
   etcdctl completion fish > ~/.config/fish/completions/etcdctl.fish
 ",
     flags: NO_FLAGS,
+    group: group::UTILITY,
     run: Some(|call| Box::pin(complete(call))),
     ..Command::EMPTY
 };
@@ -63,43 +69,17 @@ async fn version(_call: Call) -> Outcome {
     Ok(())
 }
 
-async fn options(_call: Call) -> Outcome {
+async fn options(call: Call) -> Outcome {
     out::text("The following options can be passed to any command:\n\n");
-    out::text(&help::global_flag_list());
+    out::text(&help::global_flag_list(call.program));
     Ok(())
 }
 
 async fn explain(call: Call) -> Outcome {
-    let mut path = vec![call.path[0]];
-    for index in 0..call.args.len() {
-        let Some(command) = path[path.len() - 1].find(&call.text(index)) else {
-            let words: Vec<_> = (0..call.args.len())
-                .map(|index| format!("`{}`", call.text(index)))
-                .collect();
-            eprintln!("Unknown help topic [{}]", words.join(" "));
-            eprint!("{}", help::usage(&path[..1]));
-            return Ok(());
-        };
-        path.push(command);
-    }
-    out::text(&help::help(&path));
+    cli::explain(&call);
     Ok(())
 }
 
 async fn complete(call: Call) -> Outcome {
-    if call.args.len() != 1 {
-        let text = format!("accepts 1 arg(s), received {}", call.args.len());
-        return Err(cli::misuse(&call.path, &text));
-    }
-    let shell = call.text(0);
-    match completion::script(call.path[0], &shell) {
-        Some(script) => {
-            out::text(&script);
-            Ok(())
-        }
-        None => {
-            let text = format!("invalid argument {shell:?} for \"etcdctl completion\"");
-            Err(cli::misuse(&call.path, &text))
-        }
-    }
+    Ok(cli::complete(&call)?)
 }

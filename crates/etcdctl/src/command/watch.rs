@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::flags::{self, Flag, Flags};
 use crate::cli::globals::Session;
-use crate::cli::{Call, Command, Group};
+use crate::cli::{Call, Command, group};
 use crate::exit::{self, Failure, Outcome};
 use crate::out;
 use crate::print::{Answer, Printer, simple};
@@ -21,7 +21,7 @@ pub(super) const WATCH: Command = Command {
     name: "watch",
     usage: "[options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
     short: "Prints the events of keys as they happen",
-    group: Group::KeyValue,
+    group: group::KEY_VALUE,
     flags: FLAGS,
     run: Some(|call| Box::pin(watch(call))),
     ..Command::EMPTY

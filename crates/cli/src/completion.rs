@@ -1,30 +1,33 @@
 //! Scripts that complete commands and flags in shells, made from the table of commands.
 
-use super::{Command, globals};
+use super::{Command, Program};
 
 /// The script for a shell, or `None` for a shell that nobody knows.
-pub(crate) fn script(root: &'static Command, shell: &str) -> Option<String> {
-    let lists = word_lists(root);
+#[must_use]
+pub fn script<T>(program: &Program<T>, shell: &str) -> Option<String> {
+    let name = program.root.name;
+    let globals: Vec<String> = program
+        .globals
+        .iter()
+        .map(|flag| format!("--{}", flag.name))
+        .collect();
+    let mut lists = Vec::new();
+    add_lists(&program.root, "", &[], &globals, &mut lists);
     match shell {
-        "bash" => Some(bash(&lists)),
-        "zsh" => Some(zsh(&lists)),
-        "fish" => Some(fish(&lists)),
-        "powershell" => Some(powershell(&lists)),
+        "bash" => Some(bash(name, &lists)),
+        "zsh" => Some(zsh(name, &lists)),
+        "fish" => Some(fish(name, &globals, &lists)),
+        "powershell" => Some(powershell(name, &lists)),
         _ => None,
     }
 }
 
-/// For each command, by its path (`""`, `"lease"`, `"lease grant"`): what may follow.
-fn word_lists(root: &'static Command) -> Vec<(String, Vec<String>)> {
-    let mut lists = Vec::new();
-    add_lists(root, "", &[], &mut lists);
-    lists
-}
-
-fn add_lists(
-    command: &'static Command,
+/// Adds for each command, by its path (`""`, `"lease"`, `"lease grant"`): what may follow.
+fn add_lists<T>(
+    command: &Command<T>,
     path: &str,
     inherited: &[String],
+    globals: &[String],
     lists: &mut Vec<(String, Vec<String>)>,
 ) {
     let own: Vec<_> = command
@@ -39,7 +42,7 @@ fn add_lists(
         .collect();
     words.extend(own.iter().chain(inherited).cloned());
     words.push("--help".to_owned());
-    words.extend(globals::FLAGS.iter().map(|flag| format!("--{}", flag.name)));
+    words.extend_from_slice(globals);
     lists.push((path.to_owned(), words));
     let inherited = if command.inherit_flags {
         own
@@ -52,7 +55,7 @@ fn add_lists(
         } else {
             format!("{path} {}", child.name)
         };
-        add_lists(child, &path, &inherited, lists);
+        add_lists(child, &path, &inherited, globals, lists);
     }
 }
 
@@ -81,33 +84,33 @@ fn known(lists: &[(String, Vec<String>)]) -> String {
     lists.iter().map(|(path, _)| format!("|{path}|")).collect()
 }
 
-fn bash(lists: &[(String, Vec<String>)]) -> String {
+fn bash(name: &str, lists: &[(String, Vec<String>)]) -> String {
     format!(
-        "# bash completion for etcdctl                              -*- shell-script -*-\n\n\
-         _etcdctl() {{\n  local spot= next= word words= known='{}'\n  \
+        "# bash completion for {name}                              -*- shell-script -*-\n\n\
+         _{name}() {{\n  local spot= next= word words= known='{}'\n  \
          local before=(\"${{COMP_WORDS[@]:1:COMP_CWORD-1}}\")\n{FOLLOW}  \
          case \"$spot\" in\n{}  esac\n  \
          COMPREPLY=($(compgen -W \"$words\" -- \"${{COMP_WORDS[COMP_CWORD]}}\"))\n}}\n\n\
-         complete -o default -F _etcdctl etcdctl\n",
+         complete -o default -F _{name} {name}\n",
         known(lists),
         cases(lists),
     )
 }
 
-fn zsh(lists: &[(String, Vec<String>)]) -> String {
+fn zsh(name: &str, lists: &[(String, Vec<String>)]) -> String {
     format!(
-        "#compdef etcdctl\n\n\
-         _etcdctl() {{\n  local spot= next= word words= known='{}'\n  \
+        "#compdef {name}\n\n\
+         _{name}() {{\n  local spot= next= word words= known='{}'\n  \
          local -a before=(\"${{(@)${{(z)BUFFER}}[2,-2]}}\")\n{FOLLOW}  \
          case \"$spot\" in\n{}  esac\n  compadd -- ${{=words}}\n}}\n\n\
-         compdef _etcdctl etcdctl\n",
+         compdef _{name} {name}\n",
         known(lists),
         cases(lists),
     )
 }
 
-fn fish(lists: &[(String, Vec<String>)]) -> String {
-    let mut out = "# fish completion for etcdctl\n\ncomplete -c etcdctl -f\n".to_owned();
+fn fish(name: &str, globals: &[String], lists: &[(String, Vec<String>)]) -> String {
+    let mut out = format!("# fish completion for {name}\n\ncomplete -c {name} -f\n");
     for (path, words) in lists {
         let commands: Vec<_> = words.iter().filter(|word| !word.starts_with('-')).collect();
         let condition = match path.as_str() {
@@ -122,28 +125,28 @@ fn fish(lists: &[(String, Vec<String>)]) -> String {
         };
         for command in commands {
             out.push_str(&format!(
-                "complete -c etcdctl -n '{condition}' -a {command}\n"
+                "complete -c {name} -n '{condition}' -a {command}\n"
             ));
         }
         for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
-            if !path.is_empty() && globals::FLAGS.iter().any(|global| global.name == flag) {
+            if !path.is_empty() && globals.iter().any(|global| global[2..] == *flag) {
                 continue;
             }
             let condition = if path.is_empty() { "true" } else { &condition };
-            out.push_str(&format!("complete -c etcdctl -n '{condition}' -l {flag}\n"));
+            out.push_str(&format!("complete -c {name} -n '{condition}' -l {flag}\n"));
         }
     }
     out
 }
 
-fn powershell(lists: &[(String, Vec<String>)]) -> String {
+fn powershell(name: &str, lists: &[(String, Vec<String>)]) -> String {
     let entries: String = lists
         .iter()
         .map(|(path, words)| format!("    '{path}' = '{}'\n", words.join(" ")))
         .collect();
     format!(
-        "# powershell completion for etcdctl\n\n\
-         Register-ArgumentCompleter -Native -CommandName etcdctl -ScriptBlock {{\n  \
+        "# powershell completion for {name}\n\n\
+         Register-ArgumentCompleter -Native -CommandName {name} -ScriptBlock {{\n  \
          param($wordToComplete, $commandAst, $cursorPosition)\n  $lists = @{{\n{entries}  }}\n  \
          $path = ''\n  \
          foreach ($element in $commandAst.CommandElements | Select-Object -Skip 1) {{\n    \

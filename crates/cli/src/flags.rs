@@ -9,7 +9,7 @@ use crate::text;
 
 /// The type of a flag's value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Bool,
     Text,
     Int,
@@ -20,25 +20,35 @@ pub(crate) enum Kind {
 }
 
 /// One flag that a command takes.
-pub(crate) struct Flag {
-    pub(crate) name: &'static str,
-    pub(crate) short: Option<char>,
-    pub(crate) kind: Kind,
+pub struct Flag {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// The letter of the short form.
+    pub short: Option<char>,
+    /// What values are like.
+    pub kind: Kind,
     /// In the form in which it would be given.
-    pub(crate) default: &'static str,
-    pub(crate) help: &'static str,
+    pub default: &'static str,
+    /// One line for the help.
+    pub help: &'static str,
+    /// Whether the command does not run without it.
+    pub is_required: bool,
 }
 
 impl Flag {
-    pub(crate) const EMPTY: Flag = Flag {
+    /// A flag with nothing in it, to be filled with what a flag has.
+    pub const EMPTY: Flag = Flag {
         name: "",
         short: None,
         kind: Kind::Text,
         default: "",
         help: "",
+        is_required: false,
     };
 
-    pub(crate) const fn switch(name: &'static str, help: &'static str) -> Flag {
+    /// A flag that is on when given.
+    #[must_use]
+    pub const fn switch(name: &'static str, help: &'static str) -> Flag {
         Flag {
             name,
             kind: Kind::Bool,
@@ -48,11 +58,9 @@ impl Flag {
         }
     }
 
-    pub(crate) const fn text(
-        name: &'static str,
-        default: &'static str,
-        help: &'static str,
-    ) -> Flag {
+    /// A flag with a text.
+    #[must_use]
+    pub const fn text(name: &'static str, default: &'static str, help: &'static str) -> Flag {
         Flag {
             name,
             default,
@@ -61,7 +69,9 @@ impl Flag {
         }
     }
 
-    pub(crate) const fn int(name: &'static str, help: &'static str) -> Flag {
+    /// A flag with a number, 0 unless given.
+    #[must_use]
+    pub const fn int(name: &'static str, help: &'static str) -> Flag {
         Flag {
             name,
             kind: Kind::Int,
@@ -83,7 +93,7 @@ impl Flag {
     ///
     /// # Errors
     /// Why it does not fit.
-    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
+    pub fn check(&self, value: &str) -> Result<(), String> {
         match self.kind {
             Kind::Bool => text::parse_bool(value).map(|_| ()),
             Kind::Int => text::parse_int(value, 0).map(|_| ()),
@@ -96,7 +106,7 @@ impl Flag {
 
 /// The values of a command's flags. Asking for a flag that the command does not take, or for
 /// another type than the flag's, is a mistake in the table of commands and panics.
-pub(crate) struct Flags {
+pub struct Flags {
     values: HashMap<&'static str, Value>,
 }
 
@@ -108,7 +118,7 @@ struct Value {
 
 impl Flags {
     /// The flags with their defaults.
-    pub(crate) fn new(flags: &[&'static Flag]) -> Self {
+    pub fn new(flags: &[&'static Flag]) -> Self {
         let values = flags
             .iter()
             .map(|flag| {
@@ -132,32 +142,38 @@ impl Flags {
     }
 
     /// Whether the command line or the environment gave a value.
-    pub(crate) fn is_given(&self, name: &str) -> bool {
+    pub fn is_given(&self, name: &str) -> bool {
         self.value(name).is_given
     }
 
-    pub(crate) fn text(&self, name: &str) -> &str {
+    /// The value as it was given.
+    pub fn text(&self, name: &str) -> &str {
         &self.value(name).text
     }
 
-    pub(crate) fn bool(&self, name: &str) -> bool {
+    /// Whether a switch is on.
+    pub fn bool(&self, name: &str) -> bool {
         let text = self.text(name);
         !text.is_empty() && text::parse_bool(text).expect("checked when it was set")
     }
 
-    pub(crate) fn int(&self, name: &str) -> i64 {
+    /// A signed number.
+    pub fn int(&self, name: &str) -> i64 {
         text::parse_int(self.text(name), 0).expect("checked when it was set")
     }
 
-    pub(crate) fn uint(&self, name: &str) -> u64 {
+    /// A number that is not negative.
+    pub fn uint(&self, name: &str) -> u64 {
         text::parse_uint(self.text(name), 0).expect("checked when it was set")
     }
 
-    pub(crate) fn duration(&self, name: &str) -> Duration {
+    /// How long, as Go writes it: `1m30s`.
+    pub fn duration(&self, name: &str) -> Duration {
         text::parse_duration(self.text(name)).expect("checked when it was set")
     }
 
-    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+    /// The parts of a list.
+    pub fn list(&self, name: &str) -> Vec<String> {
         let text = self.text(name);
         if text.is_empty() {
             return Vec::new();
@@ -169,13 +185,13 @@ impl Flags {
     ///
     /// # Errors
     /// The value does not fit the flag's type.
-    pub(crate) fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
         let value = self
             .values
             .get_mut(name)
             .expect("the caller took the name from the table");
         value.flag.check(text).map_err(|why| {
-            let quoted = crate::text::quote(text.as_bytes());
+            let quoted = text::quote(text.as_bytes());
             format!(
                 "invalid argument {quoted} for \"{}\" flag: {why}",
                 value.flag.label()
@@ -193,18 +209,20 @@ impl Flags {
 }
 
 /// A command line taken apart.
-pub(crate) struct Parsed {
-    pub(crate) flags: Flags,
-    pub(crate) args: Vec<Bytes>,
+pub struct Parsed {
+    /// Values of all flags, defaults included.
+    pub flags: Flags,
+    /// The words that are no flags.
+    pub args: Vec<Bytes>,
     /// How many arguments stood before `--`.
-    pub(crate) separator: Option<usize>,
+    pub separator: Option<usize>,
 }
 
 /// Takes words apart into flags and arguments.
 ///
 /// # Errors
 /// A flag that is not known, lacks its value, or has one that does not fit.
-pub(crate) fn parse(known: &[&'static Flag], words: Vec<Bytes>) -> Result<Parsed, String> {
+pub fn parse(known: &[&'static Flag], words: Vec<Bytes>) -> Result<Parsed, String> {
     let mut parsed = Parsed {
         flags: Flags::new(known),
         args: Vec::new(),
@@ -297,7 +315,7 @@ fn next_text(words: &mut impl Iterator<Item = Bytes>) -> Option<String> {
 
 /// Where the first word is that is neither a flag nor a flag's value. A flag that is not known
 /// is taken to have a value, as a command that is not yet known might say.
-pub(crate) fn first_argument(known: &[&'static Flag], words: &[Bytes]) -> Option<usize> {
+pub fn first_argument(known: &[&'static Flag], words: &[Bytes]) -> Option<usize> {
     let mut index = 0;
     while let Some(word) = words.get(index) {
         index += 1;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Quotes bytes as Go's `%q` does: printable characters stay, the rest becomes escapes.
-pub(crate) fn quote(bytes: &[u8]) -> String {
+pub fn quote(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
     for chunk in bytes.utf8_chunks() {
@@ -48,11 +48,11 @@ fn is_printable(c: char) -> bool {
 }
 
 /// Why a Go string literal could not be read.
-pub(crate) const BAD_QUOTE: &str = "invalid syntax";
+pub const BAD_QUOTE: &str = "invalid syntax";
 
 /// Reads a Go string literal, double-quoted or between back quotes, at the start of `text`.
 /// Returns its bytes and what follows it.
-pub(crate) fn unquote_prefix(text: &str) -> Option<(Vec<u8>, &str)> {
+pub fn unquote_prefix(text: &str) -> Option<(Vec<u8>, &str)> {
     if let Some(rest) = text.strip_prefix('`') {
         let (inner, after) = rest.split_once('`')?;
         return Some((inner.as_bytes().to_vec(), after));
@@ -121,7 +121,7 @@ fn number(text: &str, width: usize, radix: u32) -> Option<u32> {
 ///
 /// # Errors
 /// A double-quoted word that is no Go string.
-pub(crate) fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
+pub fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut found = Vec::new();
     let mut rest = line.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -178,7 +178,7 @@ fn number_error(function: &str, text: &str, kind: &std::num::IntErrorKind) -> St
 ///
 /// # Errors
 /// Go's words for what is wrong.
-pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
+pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     let (digits, radix) = digits_of(text, base);
     i64::from_str_radix(&digits, radix)
         .map_err(|error| number_error("ParseInt", text, error.kind()))
@@ -188,7 +188,7 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
 ///
 /// # Errors
 /// Go's words for what is wrong.
-pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
+pub fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
     let (digits, radix) = digits_of(text, base);
     if digits.starts_with(['+', '-']) {
         return Err(number_error(
@@ -224,7 +224,7 @@ fn digits_of(text: &str, base: u32) -> (String, u32) {
 ///
 /// # Errors
 /// Go's words for what is wrong.
-pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
+pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -241,7 +241,7 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
 ///
 /// # Errors
 /// Go's words for what is wrong.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("time: invalid duration {}", quote(text.as_bytes()));
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned == "0" {
@@ -296,7 +296,7 @@ fn unit_seconds(unit: &str) -> Option<f64> {
 }
 
 /// Prints a duration as Go does: `1.5ms`, `977.319µs`, `2m3.25s`.
-pub(crate) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos == 0 {
         return "0s".to_owned();
@@ -332,7 +332,7 @@ fn decimal(value: u128, unit: u128) -> String {
 
 /// What the system says about a failed call, without the number that Rust appends and in lower
 /// case as Go has it.
-pub(crate) fn io_error(error: &std::io::Error) -> String {
+pub fn io_error(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
@@ -342,7 +342,7 @@ pub(crate) fn io_error(error: &std::io::Error) -> String {
 }
 
 /// Prints a number of bytes in units of 1000: `20 kB`, `2.1 GB`.
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 10 {
         return format!("{count} B");

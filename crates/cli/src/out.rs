@@ -2,23 +2,27 @@
 
 use std::io::Write;
 
+/// The exit code of a process whose output nobody reads.
+const FAILED: u8 = 1;
+
 /// Writes bytes and makes them visible at once: other programs wait for lines of a watch.
-pub(crate) fn bytes(bytes: &[u8]) {
+pub fn bytes(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
     if stdout
         .write_all(bytes)
         .and_then(|()| stdout.flush())
         .is_err()
     {
-        std::process::exit(i32::from(crate::exit::ERROR));
+        std::process::exit(i32::from(FAILED));
     }
 }
 
-pub(crate) fn text(text: &str) {
+/// Writes a text.
+pub fn text(text: &str) {
     bytes(text.as_bytes());
 }
 
 /// Writes a line.
-pub(crate) fn line(text: &str) {
+pub fn line(text: &str) {
     bytes(format!("{text}\n").as_bytes());
 }

@@ -1,13 +1,14 @@
-//! Help and usage, in the layout of etcdctl.
+//! Help and usage, in the layout of etcd's tools.
 
 use super::flags::{Flag, Kind};
-use super::{Command, Group, globals};
+use super::{Command, Program};
 
 /// The width of the column of command names at least.
 const NAME_WIDTH_MIN: usize = 11;
 
 /// What `--help` prints.
-pub(crate) fn help(path: &[&'static Command]) -> String {
+#[must_use]
+pub fn help<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
     let command = path[path.len() - 1];
     let about = if command.long.is_empty() {
         command.short
@@ -16,17 +17,20 @@ pub(crate) fn help(path: &[&'static Command]) -> String {
     };
     let mut out = about.trim_end().to_owned();
     out.push_str("\n\n");
-    out.push_str(&usage(path));
-    out.push_str(&format!(
-        "Use \"{} options\" for a list of global command-line options \
-         (applies to all commands).\n",
-        path[0].name
-    ));
+    out.push_str(&usage(program, path));
+    if !program.shows_globals {
+        out.push_str(&format!(
+            "Use \"{} options\" for a list of global command-line options \
+             (applies to all commands).\n",
+            path[0].name
+        ));
+    }
     out
 }
 
 /// What is printed after a mistake: usage line, sub-commands and flags.
-pub(crate) fn usage(path: &[&'static Command]) -> String {
+#[must_use]
+pub fn usage<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
     let command = path[path.len() - 1];
     let names: Vec<_> = path.iter().map(|command| command.name).collect();
     let name = names.join(" ");
@@ -42,22 +46,8 @@ pub(crate) fn usage(path: &[&'static Command]) -> String {
     if !command.example.is_empty() {
         out.push_str(&format!("\nExamples:\n{}\n", command.example.trim_end()));
     }
-    out.push_str(&command_lists(path));
-    if path.len() > 1 {
-        let help = format!("help for {}", command.name);
-        let mut own: Vec<(&Flag, &str)> = command.flags.iter().map(|f| (f, f.help)).collect();
-        own.push((&super::HELP_FLAG, &help));
-        out.push_str(&format!("\nFlags:\n{}", flag_list(&own)));
-        let parents = &path[1..path.len() - 1];
-        let inherited: Vec<_> = parents
-            .iter()
-            .filter(|parent| parent.inherit_flags)
-            .flat_map(|parent| parent.flags.iter().map(|flag| (flag, flag.help)))
-            .collect();
-        if !inherited.is_empty() {
-            out.push_str(&format!("\nGlobal Flags:\n{}", flag_list(&inherited)));
-        }
-    }
+    out.push_str(&command_lists(program, path));
+    out.push_str(&flag_lists(program, path));
     if !command.commands.is_empty() {
         out.push_str(&format!(
             "\nUse \"{name} [command] --help\" for more information about a command.\n"
@@ -66,32 +56,56 @@ pub(crate) fn usage(path: &[&'static Command]) -> String {
     out
 }
 
-fn command_lists(path: &[&'static Command]) -> String {
+/// The command's own flags, then those that it shares with others.
+fn flag_lists<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
+    let is_root = path.len() == 1;
+    if is_root && !program.shows_globals {
+        return String::new();
+    }
+    let globals = program.globals.iter().filter(|_| program.shows_globals);
+    let command = path[path.len() - 1];
+    let help = format!("help for {}", command.name);
+    let mut own: Vec<(&Flag, &str)> = command.flags.iter().map(|f| (f, f.help)).collect();
+    own.push((&super::HELP_FLAG, &help));
+    let mut shared: Vec<(&Flag, &str)> = globals.map(|f| (f, f.help)).collect();
+    if is_root {
+        own.append(&mut shared);
+    } else {
+        let parents = path[1..path.len() - 1].iter();
+        let inherited = parents
+            .filter(|parent| parent.inherit_flags)
+            .flat_map(|parent| parent.flags);
+        shared.extend(inherited.map(|flag| (flag, flag.help)));
+    }
+    let mut out = format!("\nFlags:\n{}", flag_list(&own));
+    if !shared.is_empty() {
+        out.push_str(&format!("\nGlobal Flags:\n{}", flag_list(&shared)));
+    }
+    out
+}
+
+fn command_lists<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
     let commands = path[path.len() - 1].commands;
     if commands.is_empty() {
         return String::new();
     }
-    if path.len() > 1 {
+    if path.len() > 1 || program.groups.is_empty() {
         return format!(
             "\nAvailable Commands:\n{}",
             command_list(commands.iter(), commands)
         );
     }
     let mut out = String::new();
-    for group in Group::ALL {
+    for &group in program.groups {
         let members = commands.iter().filter(|command| command.group == group);
-        out.push_str(&format!(
-            "\n{}\n{}",
-            group.title(),
-            command_list(members, commands)
-        ));
+        out.push_str(&format!("\n{group}\n{}", command_list(members, commands)));
     }
     out
 }
 
-fn command_list<'a>(
-    commands: impl Iterator<Item = &'a Command>,
-    siblings: &'static [Command],
+fn command_list<'a, T: 'static>(
+    commands: impl Iterator<Item = &'a Command<T>>,
+    siblings: &'static [Command<T>],
 ) -> String {
     let longest = siblings
         .iter()
@@ -108,8 +122,10 @@ fn command_list<'a>(
 }
 
 /// The list of all global flags, for `options`.
-pub(crate) fn global_flag_list() -> String {
-    let flags: Vec<_> = globals::FLAGS
+#[must_use]
+pub fn global_flag_list<T>(program: &Program<T>) -> String {
+    let flags: Vec<_> = program
+        .globals
         .iter()
         .map(|flag| (flag, flag.help))
         .collect();

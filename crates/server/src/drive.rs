@@ -137,15 +137,25 @@ impl Shared {
             member_id: self.member.0,
             alarm: pb::AlarmType::Nospace as i32,
         };
+        self.propose_unattended(entry::ALARM, &alarm);
+    }
+
+    /// Proposes what nobody waits for.
+    pub(crate) fn propose_unattended(&self, field: u32, request: &impl Message) {
+        let proposal = self.unattended(field, request);
+        self.core.push(ToCore::Propose(vec![proposal]));
+    }
+
+    /// A proposal whose result nobody waits for.
+    pub(crate) fn unattended(&self, field: u32, request: &impl Message) -> Proposal {
         let id = self.request_ids.next();
-        let data = entry::encode(entry::ALARM, &alarm.encode_to_vec(), id);
-        let proposal = Proposal {
+        let data = entry::encode(field, &request.encode_to_vec(), id);
+        Proposal {
             id,
             kind: EntryKind::Normal,
             data,
             token: UNATTENDED,
-        };
-        self.core.push(ToCore::Propose(vec![proposal]));
+        }
     }
 
     /// The answer to `Maintenance.Status`.

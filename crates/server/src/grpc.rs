@@ -5,6 +5,7 @@
 //! log entry in this turn's batch of proposals. Batches leave at the end of the turn, and their
 //! results come back as mail, for a slot that remembers the call.
 
+mod concurrency;
 mod keep_alive;
 mod kv;
 mod lease;
@@ -34,6 +35,7 @@ use crate::drive::post::{Mail, slot_of, token};
 use crate::drive::stop::fatal;
 use crate::front::{CallId, Handler, Mailbox, Net, RequestHead};
 use crate::metrics::Method as Meter;
+use concurrency::Waits;
 use keep_alive::KeepAlives;
 use method::{METHODS, Rpc};
 use pending::{Pending, Read, Slots, Waiting};
@@ -54,6 +56,7 @@ pub(crate) struct Services {
     meters: Vec<Option<Meter>>,
     watch: Hub,
     snapshots: Snapshots,
+    waits: Waits,
 }
 
 impl Services {
@@ -66,6 +69,7 @@ impl Services {
             .collect();
         let meter = meters[Rpc::Watch as usize];
         Services {
+            waits: Waits::new(Arc::clone(&shared), thread),
             watch: Hub::new(Arc::clone(&shared), thread, meter, own),
             shared,
             thread,
@@ -129,6 +133,13 @@ impl Services {
             Rpc::Snapshot => self.snapshot(waiting, &message),
             Rpc::Hash => self.hash(waiting),
             Rpc::HashKv => self.hash_kv(waiting, &message),
+            Rpc::Lock => self.lock(waiting, &message),
+            Rpc::Unlock => self.unlock(waiting, &message),
+            Rpc::Campaign => self.campaign(waiting, &message),
+            Rpc::Proclaim => self.proclaim(waiting, &message),
+            Rpc::Leader => self.leader(net, waiting, &message),
+            Rpc::Observe => self.observe(net, waiting, &message),
+            Rpc::Resign => self.resign(waiting, &message),
             Rpc::HealthCheck => self.health_check(net, waiting, &message),
             Rpc::HealthList => self.health_list(net, waiting),
             Rpc::HealthWatch => self.health_watch(net, waiting, &message),
@@ -179,6 +190,9 @@ impl Services {
             Read::Txn(request) => self.serve_txn(net, &waiting, &request),
             Read::MemberList => self.serve_member_list(net, &waiting),
             Read::Alarms(kind) => self.serve_alarms(net, &waiting, kind),
+            Read::Confirm(contender) => self.confirm(net, *contender),
+            Read::Leader(prefix) => self.serve_leader(net, &waiting, &prefix),
+            Read::Observe(prefix) => self.serve_observe(net, &waiting, prefix),
             Read::TimeToLive(request) => self.serve_time_to_live(net, &waiting, &request),
         };
         if let Err(status) = outcome {
@@ -234,6 +248,9 @@ impl Services {
             (Pending::Compact(waiting, revision), Ok(reply)) => {
                 self.await_compaction(waiting, revision, &reply);
             }
+            (Pending::Contender(contender), outcome) => {
+                self.contender_applied(net, *contender, outcome);
+            }
             (Pending::KeepAlive(waiting), Ok(_)) => self.keep_alive_again(net, waiting.call),
             (pending, Ok(reply)) => self.send_reply(net, pending.waiting(), &reply),
             (pending, Err(error)) => self.fail(net, &pending, error),
@@ -244,6 +261,12 @@ impl Services {
     fn fail(&mut self, net: &mut Net, pending: &Pending, error: Error) {
         match pending {
             Pending::KeepAlive(waiting) => self.keep_alive_end(net, waiting, error.into()),
+            Pending::Read(_, Read::Confirm(contender)) => {
+                self.confirm_failed(net, contender, error);
+            }
+            Pending::Read(waiting, Read::Leader(_) | Read::Observe(_)) => {
+                self.refuse(net, waiting, Status::new(Code::Unknown, error.message()));
+            }
             pending => self.refuse(net, pending.waiting(), error),
         }
     }
@@ -336,6 +359,8 @@ impl Handler for Services {
     fn on_cancel(&mut self, _net: &mut Net, call: CallId) {
         if self.watch.has(call) {
             self.watch.on_cancel(call);
+        } else if self.waits.has(call) {
+            self.wait_cancelled(call);
         } else {
             self.keep_alive_cancel(call);
         }
@@ -344,6 +369,8 @@ impl Handler for Services {
     fn on_writable(&mut self, net: &mut Net, call: CallId) {
         if self.watch.has(call) {
             self.watch.on_writable(net, call);
+        } else if self.waits.has(call) {
+            self.wait_writable(net, call);
         } else {
             self.keep_alive_writable(net, call);
         }
@@ -352,6 +379,7 @@ impl Handler for Services {
     fn on_drain(&mut self, net: &mut Net) {
         self.watch.on_drain(net);
         self.keep_alive_drain(net);
+        self.drain_waits(net);
     }
 
     fn on_tick(&mut self, net: &mut Net, now: Instant) {
@@ -361,6 +389,7 @@ impl Handler for Services {
 
     fn on_turn_end(&mut self, net: &mut Net) {
         self.watch.on_turn_end(net);
+        self.wake_waits(net);
         if !self.proposals.is_empty() {
             let batch = std::mem::take(&mut self.proposals);
             self.shared.core.push(ToCore::Propose(batch));
@@ -383,11 +412,13 @@ impl Handler for Services {
                     }
                     _ => {}
                 },
-                Mail::Failed(token, error) => {
-                    if let Some(pending) = self.slots.remove(slot_of(token)) {
-                        self.fail(net, &pending, error);
+                Mail::Failed(token, error) => match self.slots.remove(slot_of(token)) {
+                    Some(Pending::Contender(contender)) => {
+                        self.contender_applied(net, *contender, Err(error));
                     }
-                }
+                    Some(pending) => self.fail(net, &pending, error),
+                    None => {}
+                },
                 Mail::LeaseSettled(call) => self.keep_alive_again(net, call),
                 Mail::Pinned(token, tx) => self.send_snapshot(net, token, &tx),
                 Mail::Answer(token, answer) => self.on_answer(net, token, answer),

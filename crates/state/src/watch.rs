@@ -71,6 +71,12 @@ impl Event {
         }
     }
 
+    /// The key's record as an encoded `KeyValue`; of a deletion it only has the key.
+    #[must_use]
+    pub fn record(&self) -> &[u8] {
+        &self.record
+    }
+
     /// True when the key did not exist before.
     #[must_use]
     pub fn is_create(&self) -> bool {

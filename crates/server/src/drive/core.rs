@@ -13,16 +13,15 @@ use api::pb::etcdserverpb as pb;
 use node::machine::{Input, Node, Output, Persist, Proposal, Token};
 use node::member::Snapshot;
 use node::raft::ConfChange;
-use prost::Message;
 use state::{Applied, ChangeKind, Effect, Machine, RaftChange};
-use storage::log::{Entry, EntryKind, LogIndex};
+use storage::log::{Entry, LogIndex};
 
 use super::Shared;
 use super::commit::ToCommit;
 use super::entry;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
-use super::post::{Mail, Post, UNATTENDED};
+use super::post::{Mail, Post};
 use super::stop::fatal;
 use super::sweep::ToSweep;
 use crate::front::CallId;
@@ -178,27 +177,19 @@ impl Core {
         let mut proposals: Vec<Proposal> = due
             .expired
             .into_iter()
-            .map(|id| self.unattended(entry::LEASE_REVOKE, &pb::LeaseRevokeRequest { id }))
+            .map(|id| {
+                self.shared
+                    .unattended(entry::LEASE_REVOKE, &pb::LeaseRevokeRequest { id })
+            })
             .collect();
         if !due.checkpoints.is_empty() {
             let checkpoint = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
             let checkpoints = due.checkpoints.into_iter().map(checkpoint).collect();
             let request = pb::LeaseCheckpointRequest { checkpoints };
-            proposals.push(self.unattended(entry::LEASE_CHECKPOINT, &request));
+            proposals.push(self.shared.unattended(entry::LEASE_CHECKPOINT, &request));
         }
         if !proposals.is_empty() {
             self.step(Input::Propose(proposals));
-        }
-    }
-
-    /// A proposal whose result nobody waits for.
-    fn unattended(&self, field: u32, request: &impl Message) -> Proposal {
-        let id = self.shared.request_ids.next();
-        Proposal {
-            id,
-            kind: EntryKind::Normal,
-            data: entry::encode(field, &request.encode_to_vec(), id),
-            token: UNATTENDED,
         }
     }
 

@@ -41,6 +41,13 @@ methods! {
     Snapshot Unary "/etcdserverpb.Maintenance/Snapshot";
     Hash Unary "/etcdserverpb.Maintenance/Hash";
     HashKv Unary "/etcdserverpb.Maintenance/HashKV";
+    Lock Unary "/v3lockpb.Lock/Lock";
+    Unlock Unary "/v3lockpb.Lock/Unlock";
+    Campaign Unary "/v3electionpb.Election/Campaign";
+    Proclaim Unary "/v3electionpb.Election/Proclaim";
+    Leader Unary "/v3electionpb.Election/Leader";
+    Observe Unary "/v3electionpb.Election/Observe";
+    Resign Unary "/v3electionpb.Election/Resign";
     HealthCheck Unary "/grpc.health.v1.Health/Check";
     HealthList Unary "/grpc.health.v1.Health/List";
     HealthWatch Unary "/grpc.health.v1.Health/Watch";

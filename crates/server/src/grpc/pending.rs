@@ -1,8 +1,10 @@
 //! Calls that wait for something, each in a slot whose number travels as the token.
 
 use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
+use bytes::Bytes;
 use slab::Slab;
 
+use super::concurrency::Contender;
 use super::method::Rpc;
 use super::snapshot::Place;
 use crate::front::CallId;
@@ -25,6 +27,11 @@ pub(super) enum Read {
     /// Alarms of a kind, 0 for all.
     Alarms(i32),
     TimeToLive(LeaseTimeToLiveRequest),
+    /// Whether a contender's own key is there.
+    Confirm(Box<Contender>),
+    /// Who leads under a prefix.
+    Leader(Bytes),
+    Observe(Bytes),
 }
 
 /// What a slot remembers.
@@ -38,6 +45,8 @@ pub(super) enum Pending {
     KeepAlive(Waiting),
     /// Answered by another thread, in encoded form.
     Answer(Waiting),
+    /// A call of Lock or Election on its way.
+    Contender(Box<Contender>),
     /// Waits for an image of the database.
     Snapshot(Waiting, Place),
 }
@@ -51,6 +60,7 @@ impl Pending {
             | Pending::KeepAlive(waiting)
             | Pending::Snapshot(waiting, _)
             | Pending::Answer(waiting) => waiting,
+            Pending::Contender(contender) => &contender.waiting,
         }
     }
 }

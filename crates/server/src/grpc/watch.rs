@@ -347,7 +347,7 @@ impl Hub {
         stream.notified -= usize::from(watcher.notify);
     }
 
-    fn stop_watching_if_idle(&self) {
+    pub(super) fn stop_watching_if_idle(&self) {
         if self.watchers.is_empty() {
             self.shared.view.set_watching(self.thread, false);
         }

@@ -217,6 +217,8 @@ pub struct Http {
     pub cors: Vec<String>,
     /// Host names under which plain requests are served; `*` stands for all.
     pub host_whitelist: Vec<String>,
+    /// Serve the JSON API.
+    pub gateway: bool,
 }
 
 /// Thresholds of warnings.

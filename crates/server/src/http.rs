@@ -1,4 +1,5 @@
-//! The plain HTTP endpoints: versions, health, metrics and variables.
+//! What clients get over HTTP that is not gRPC: versions, health, metrics, variables, and the
+//! JSON API, which [`Gateway`] serves.
 //!
 //! ```text
 //! front end (not HTTP/2) ──socket and first bytes──▶ Server ── hyper ──▶ Routes::answer
@@ -11,6 +12,7 @@
 //! thread or touches the member's state.
 
 mod access;
+mod body;
 mod bridge;
 mod connection;
 mod debug;
@@ -26,11 +28,13 @@ use api::ids::MemberId;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
-use http_body_util::Full;
 
+pub(crate) use body::whole;
+pub use body::{Body, RequestBody};
 pub use connection::{Error, Server, Stream};
 
 use crate::config;
+use crate::gateway::{self, Gateway};
 use crate::metrics::{self, Metrics};
 
 /// What a check waits for; `Err` is the text that the client is shown.
@@ -139,9 +143,9 @@ pub enum Listener {
 }
 
 /// The answer to a request.
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Body>;
 
-/// The parts of a request that matter; no endpoint here reads a body.
+/// The head of a request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: Method,
@@ -156,6 +160,8 @@ pub struct Routes {
     view: Arc<dyn MemberView>,
     metrics: Arc<Metrics>,
     access: access::Access,
+    /// None with `--enable-grpc-gateway=false`.
+    gateway: Option<Gateway>,
     /// Bound of the read in `/health`.
     read_timeout: Duration,
     /// The process's words, for /debug/vars.
@@ -174,34 +180,59 @@ impl Routes {
             view,
             metrics,
             access: access::Access::new(&config.http),
+            gateway: None,
             read_timeout: config.raft.request_timeout(),
             command_line: std::env::args().collect(),
         }
     }
 
+    /// The same endpoints with the JSON API.
+    #[must_use]
+    pub fn with_gateway(self, gateway: Gateway) -> Routes {
+        Routes {
+            gateway: Some(gateway),
+            ..self
+        }
+    }
+
     /// Answers one request.
-    pub async fn answer(&self, request: &Request, listener: Listener) -> Answer {
+    pub async fn answer(&self, request: &Request, body: RequestBody, listener: Listener) -> Answer {
         if listener == Listener::Metrics {
-            return self.find(request, listener).await;
+            return self.find(request, body, listener).await;
         }
         if let Some(refusal) = self.access.refusal(request) {
             return refusal;
         }
         let mut answer = match request.method {
             Method::OPTIONS => respond(StatusCode::OK, None, ""),
-            _ => self.find(request, listener).await,
+            _ => self.find(request, body, listener).await,
         };
         self.access.add_headers(request, answer.headers_mut());
         answer
     }
 
-    /// The endpoint of the request's path.
-    async fn find(&self, request: &Request, listener: Listener) -> Answer {
-        let Some(path) = path::unescape(request.uri.path()) else {
+    /// The endpoint of the request's path; only the JSON API looks at the body.
+    async fn find(&self, request: &Request, body: RequestBody, listener: Listener) -> Answer {
+        let Some(mut path) = path::unescape(request.uri.path()) else {
             return error(StatusCode::BAD_REQUEST, "400 Bad Request");
         };
+        let gateway = match listener {
+            Listener::Client => self.gateway.as_ref(),
+            Listener::Metrics => None,
+        };
+        if let Some(rest) = path.strip_prefix("/v3beta/") {
+            path = format!("{}{rest}", gateway::PREFIX);
+        }
         if let Some(clean) = path::clean(&path) {
             return path::redirect(request, &clean);
+        }
+        if let Some(gateway) = gateway {
+            if path.starts_with(gateway::PREFIX) {
+                return gateway.answer(&path, request, body).await;
+            }
+            if gateway::PREFIX.strip_suffix('/') == Some(&path) {
+                return path::redirect(request, gateway::PREFIX);
+            }
         }
         if let Some(answer) = self.monitoring(request, &path).await {
             return answer;
@@ -284,7 +315,7 @@ fn respond(
     content_type: Option<&'static str>,
     body: impl Into<Bytes>,
 ) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(whole(body));
     *answer.status_mut() = status;
     if let Some(kind) = content_type {
         answer

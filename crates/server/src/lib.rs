@@ -4,6 +4,7 @@
 pub mod config;
 mod drive;
 pub mod front;
+pub mod gateway;
 mod grpc;
 pub mod http;
 pub mod listen;

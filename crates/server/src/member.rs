@@ -22,6 +22,7 @@ use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::drive::start::{self, Drive};
 use crate::front::{self, Front, KeepAlive, Limits, Socket};
+use crate::gateway::{Dial, Gateway};
 use crate::grpc::Services;
 use crate::grpc::method::METHODS;
 use crate::http::{self, Routes, Server};
@@ -78,7 +79,10 @@ pub fn start(
     let drive = start::start(member, fs, config, Arc::clone(&metrics), mailboxes.clone())?;
     wait_until_ready(&drive.shared)?;
     let probe = Arc::new(Probe::new(Arc::clone(&drive.shared)));
-    let routes = Routes::new(Arc::clone(&probe) as _, metrics, config);
+    let mut routes = Routes::new(Arc::clone(&probe) as _, metrics, config);
+    if config.http.gateway {
+        routes = routes.with_gateway(gateway(config, &mailboxes));
+    }
     let http = Arc::new(Server::start(routes)?);
     for listener in sockets.metrics {
         http.listen_metrics(listener)?;
@@ -106,6 +110,22 @@ pub fn start(
         );
     }
     Ok(Box::new(Serving { drive, front, http }))
+}
+
+/// The JSON API, as a client of this member's own net threads.
+fn gateway(config: &Config, mailboxes: &[front::Mailbox<Mail>]) -> Gateway {
+    let dial = |mailbox: &front::Mailbox<Mail>| {
+        let mailbox = mailbox.clone();
+        Arc::new(move || mailbox.connect()) as Dial
+    };
+    Gateway::new(
+        mailboxes.iter().map(dial).collect(),
+        message_bytes_max(config),
+    )
+}
+
+fn message_bytes_max(config: &Config) -> usize {
+    config.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES
 }
 
 fn serve(
@@ -225,7 +245,7 @@ fn limits(config: &Config, connections_max: usize) -> Limits {
     let raw = &config.raw;
     let duration = |flag| Duration::from_nanos(u64::try_from(raw.duration_ns(flag)).unwrap_or(0));
     Limits {
-        message_bytes_max: config.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES,
+        message_bytes_max: message_bytes_max(config),
         concurrent_streams_max: config.limits.concurrent_streams_max,
         connections_max,
         keep_alive: KeepAlive {

@@ -1,11 +1,16 @@
-//! `cargo xtask codegen`: message types from `crates/api/proto` into `crates/api/src/pb`, and the
-//! client stubs of their services into `crates/client/src/stub`.
+//! `cargo xtask codegen`: message types from `crates/api/proto` into `crates/api/src/pb`, the
+//! client stubs of their services into `crates/client/src/stub`, and what the JSON gateway must
+//! know of them into `crates/server/src/gateway/schema`.
 //!
 //! The generated files are checked in, so that building needs no protobuf compiler.
 
+mod schema;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use protox::prost_reflect::DescriptorPool;
 use tonic_prost_build::FileDescriptorSet;
 
 const SCHEMAS: &[&str] = &[
@@ -46,7 +51,19 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         .bytes(["."])
         .out_dir(&out)
         .compile_fds(descriptors.clone())?;
+    gateway_schema(descriptors.clone())?;
     client_stubs(descriptors)
+}
+
+fn gateway_schema(descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
+    let pool = DescriptorPool::from_file_descriptor_set(descriptors)?;
+    let path = crate_root("server").join("src/gateway/schema/messages.rs");
+    std::fs::write(&path, schema::file(&pool)?)?;
+    let formatted = Command::new("rustfmt").arg(&path).status()?;
+    match formatted.success() {
+        true => Ok(()),
+        false => Err(format!("rustfmt: {formatted}").into()),
+    }
 }
 
 fn client_stubs(descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {

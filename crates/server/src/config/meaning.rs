@@ -515,6 +515,7 @@ fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Con
         http: Http {
             cors: raw.list("cors").to_vec(),
             host_whitelist: raw.list("host-whitelist").to_vec(),
+            gateway: raw.bool("enable-grpc-gateway"),
         },
         log,
         gates: raw.gates().clone(),

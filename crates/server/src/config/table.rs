@@ -215,7 +215,7 @@ pub const FLAGS: &[Flag] = &[
         "Set SO_REUSEPORT on listeners.").file(Nested(&["socket-options", "reuse-port"])),
     flag(Member, Acts, "socket-reuse-address", Bool, "false",
         "Set SO_REUSEADDR on listeners.").file(Nested(&["socket-options", "reuse-address"])),
-    flag(Member, Later, "enable-grpc-gateway", Bool, "true",
+    flag(Member, Acts, "enable-grpc-gateway", Bool, "true",
         "Serve the JSON gateway under /v3/."),
     flag(Member, Later, "raft-read-timeout", Duration, "5s",
         "Read timeout of connections between members; at least 5s.").file(NotInFile),

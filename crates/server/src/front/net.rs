@@ -6,6 +6,7 @@ mod event_loop;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -33,8 +34,13 @@ const POOL_BUFFER_BYTES_MAX: usize = 512 * 1024;
 pub struct Peer {
     /// `None` for unix sockets.
     pub address: Option<SocketAddr>,
-    /// Index among the listeners given to [`start`].
+    /// Index among the listeners given to [`start`]; [`Peer::LOCAL`] for this process itself.
     pub listener: usize,
+}
+
+impl Peer {
+    /// The listener of connections that came by none; see [`Mailbox::connect`].
+    pub const LOCAL: usize = usize::MAX;
 }
 
 /// What threads of the front end tell each other.
@@ -42,6 +48,8 @@ pub struct Control(Message);
 
 pub(super) enum Message {
     Connection(Socket, Peer),
+    /// A connection of this process to itself; it takes none of the clients' places.
+    Local(Socket),
     Bridge(CallId, BridgePart),
     /// Stop accepting, let calls end until the deadline, then close.
     Drain(Instant),
@@ -298,6 +306,20 @@ pub fn start<H: Handler>(
         front.threads.push(join);
     }
     Ok(front)
+}
+
+impl<M> Mailbox<M> {
+    /// Opens a connection of this process to itself, served by this mailbox's thread as any
+    /// client's, without the port and its TLS.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let (near, far) = UnixStream::pair()?;
+        far.set_nonblocking(true)?;
+        self.push_control(Control(Message::Local(Socket::Unix(far))));
+        Ok(near)
+    }
 }
 
 impl Drop for Net {

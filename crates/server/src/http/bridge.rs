@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 
-use super::{Listener, Request, Server, Stream};
+use super::{Listener, Request, RequestBody, Server, Stream};
 use crate::front::{Bridge, BridgeReply, BridgeRequest, Foreign, Socket};
 
 impl Server {
@@ -27,6 +27,7 @@ impl Server {
 
 impl Bridge for Server {
     fn on_request(&self, request: BridgeRequest, mut reply: BridgeReply) {
+        let body = RequestBody::Whole(request.body.clone());
         let Some(request) = convert(&request) else {
             reply.head(StatusCode::BAD_REQUEST.as_u16(), Vec::new());
             reply.finish();
@@ -34,7 +35,8 @@ impl Bridge for Server {
         };
         let routes = self.routes().clone();
         self.handle().spawn(async move {
-            let (head, body) = routes.answer(&request, Listener::Client).await.into_parts();
+            let answer = routes.answer(&request, body, Listener::Client).await;
+            let (head, mut body) = answer.into_parts();
             let fields = head.headers.iter().map(|(name, value)| {
                 (
                     Bytes::copy_from_slice(name.as_str().as_bytes()),
@@ -42,10 +44,17 @@ impl Bridge for Server {
                 )
             });
             reply.head(head.status.as_u16(), fields.collect());
-            let Ok(body) = body.collect().await;
-            let body = body.to_bytes();
-            if !body.is_empty() && request.method != Method::HEAD {
-                reply.chunk(body);
+            if request.method == Method::HEAD {
+                return reply.finish();
+            }
+            while let Some(frame) = body.frame().await {
+                // Dropping the reply resets the stream.
+                let Ok(frame) = frame else { return };
+                if let Ok(bytes) = frame.into_data()
+                    && !bytes.is_empty()
+                {
+                    reply.chunk(bytes);
+                }
             }
             reply.finish();
         });

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
-use super::{Answer, Listener, Request, Routes, error};
+use super::{Answer, Listener, Request, RequestBody, Routes, error};
 
 /// Time for a request's head, and for silence between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
@@ -260,7 +260,7 @@ async fn converse(
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let routes = routes.clone();
         async move {
-            let (parts, _) = request.into_parts();
+            let (parts, body) = request.into_parts();
             // One name, or the host list could be got around with two.
             let names = parts.headers.get_all(hyper::header::HOST).iter().count();
             if names > 1 || names == 0 && parts.version == hyper::Version::HTTP_11 {
@@ -272,7 +272,8 @@ async fn converse(
                 headers: parts.headers,
                 secure: false,
             };
-            Ok(routes.answer(&request, listener).await)
+            let body = RequestBody::Connection(body);
+            Ok(routes.answer(&request, body, listener).await)
         }
     });
     let connection = http1::Builder::new()

@@ -444,6 +444,11 @@ impl<H: Handler> EventLoop<H> {
     fn on_control(&mut self, control: Control) {
         match control.0 {
             Message::Connection(socket, peer) => self.adopt(socket, peer),
+            Message::Local(socket) => {
+                self.net.open_connections.fetch_add(1, Relaxed);
+                let (address, listener) = (None, Peer::LOCAL);
+                self.adopt(socket, Peer { address, listener });
+            }
             Message::Bridge(call, part) => {
                 self.net
                     .write(call, |conn, at| conn.send_bridge_part(at, part));

@@ -3,8 +3,6 @@
 //! Facts go in, a decision or the text of a refusal comes out; nothing here opens a file. The
 //! cases are lettered, exclude each other, and cover everything (a test walks all of them).
 
-mod bootstrap;
-
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +10,7 @@ use std::fmt;
 
 use storage::log::LogIndex;
 
-pub use bootstrap::{Bootstrap, BootstrapError, InitialMember};
+pub use state::{Bootstrap, BootstrapError, InitialMember};
 
 /// `--initial-cluster-state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 //! refuses, in etcd's words and order. Nothing here logs, exits or touches the process: lines for
 //! the log and ways to leave are values.
 
-mod cluster;
 mod command_line;
 mod environment;
 mod file;
@@ -17,17 +16,17 @@ mod raw;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod tests;
-mod url;
 mod value;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use cluster::InitialCluster;
+pub use api::cluster::InitialCluster;
+use api::url;
+pub use api::url::{Scheme, Url};
 pub use help::{USAGE, flags as help_flags, version as version_text};
 pub use notice::{Level, Notice};
 pub use raw::{Raw, Source};
-pub use url::{Scheme, Url};
 pub use value::{GoDuration, Kind, Value};
 
 use gates::Gates;

@@ -20,6 +20,7 @@
 
 mod alarm;
 mod auth;
+mod bootstrap;
 mod command;
 mod fatal;
 mod hash;
@@ -41,6 +42,7 @@ pub mod watch;
 mod wire;
 
 pub use auth::Caller;
+pub use bootstrap::{Bootstrap, BootstrapError, InitialMember};
 pub use fatal::{Fatal, ReadError};
 pub use hash::KvHash;
 pub use lease::{ClockConfig, Due, LeaseClock, Renewal, TTL_MAX};

@@ -148,6 +148,19 @@ pub struct Members {
     pub(crate) downgrade: DowngradeInfo,
 }
 
+/// The members of a cluster that has agreed on nothing else.
+impl FromIterator<Member> for Members {
+    fn from_iter<I: IntoIterator<Item = Member>>(members: I) -> Members {
+        Members {
+            by_id: members
+                .into_iter()
+                .map(|member| (member.id, member))
+                .collect(),
+            ..Members::default()
+        }
+    }
+}
+
 impl Members {
     /// The members by id.
     pub fn iter(&self) -> impl Iterator<Item = &Member> {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use api::ids::{ClusterId, MemberId};
+use api::ids::{self, ClusterId, MemberId};
 use bytes::Bytes;
 use storage::log::{Entry, EntryKind, HardState, LogIndex, Term};
 
-use crate::ids;
+use crate::members::{Member, Members};
 
 /// A member of `--initial-cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl fmt::Display for BootstrapError {
 impl std::error::Error for BootstrapError {}
 
 /// Who this member is, and how its log begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Bootstrap {
     pub member: MemberId,
     pub cluster: ClusterId,
@@ -49,6 +49,8 @@ pub struct Bootstrap {
     pub entries: Vec<Entry>,
     /// Commits them.
     pub hard_state: HardState,
+    /// What they add up to.
+    pub members: Members,
 }
 
 impl Bootstrap {
@@ -82,6 +84,7 @@ impl Bootstrap {
                 data: add_member(*id, member),
             })
             .collect();
+        let members = listed.iter().map(|(id, member)| record(*id, member));
         let commit = LogIndex(entries.len() as u64);
         Ok(Bootstrap {
             member,
@@ -92,22 +95,26 @@ impl Bootstrap {
                 vote: 0,
                 commit,
             },
+            members: members.collect(),
         })
+    }
+}
+
+/// The member before it has told its client URLs.
+fn record(id: MemberId, member: &InitialMember) -> Member {
+    let mut peer_urls = member.peer_urls.clone();
+    peer_urls.sort_unstable();
+    Member {
+        id: id.0,
+        peer_urls,
+        name: member.name.clone(),
+        ..Member::default()
     }
 }
 
 /// raftpb `ConfChange{1 id, 2 type, 3 node_id, 4 context}` of type AddNode with the member's JSON.
 fn add_member(id: MemberId, member: &InitialMember) -> Bytes {
-    let mut peer_urls = member.peer_urls.clone();
-    peer_urls.sort_unstable();
-    let name = member.name.clone();
-    let context = state::Member {
-        id: id.0,
-        peer_urls,
-        name,
-        ..Default::default()
-    };
-    let context = context.to_json().into_bytes();
+    let context = record(id, member).to_json().into_bytes();
     let mut data = Vec::new();
     prost::encoding::uint64::encode(1, &0, &mut data);
     prost::encoding::uint64::encode(2, &0, &mut data);

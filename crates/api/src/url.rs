@@ -145,7 +145,7 @@ impl Url {
     }
 
     /// Whether a listener can bind here: an IP address or `localhost`.
-    pub(super) fn check_bind(&self) -> Result<(), String> {
+    pub fn check_bind(&self) -> Result<(), String> {
         let host = self.host();
         if self.scheme.is_unix() || host == "localhost" || host.parse::<IpAddr>().is_ok() {
             return Ok(());
@@ -154,7 +154,7 @@ impl Url {
     }
 
     /// Whether others can dial it: the host is not empty.
-    pub(super) fn check_host(&self) -> Result<(), String> {
+    pub fn check_host(&self) -> Result<(), String> {
         if self.scheme.is_unix() || !self.host().is_empty() {
             return Ok(());
         }
@@ -172,7 +172,7 @@ impl fmt::Display for Url {
 ///
 /// # Errors
 /// The reason why the first bad URL is bad.
-pub(super) fn parse_list(text: &str) -> Result<Vec<Url>, String> {
+pub fn parse_list(text: &str) -> Result<Vec<Url>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -183,9 +183,7 @@ pub(super) fn parse_list(text: &str) -> Result<Vec<Url>, String> {
 ///
 /// # Errors
 /// The reason why the first bad URL is bad.
-pub(super) fn parse_sequence<'a>(
-    texts: impl IntoIterator<Item = &'a str>,
-) -> Result<Vec<Url>, String> {
+pub fn parse_sequence<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Url>, String> {
     let mut urls = texts
         .into_iter()
         .map(Url::parse)
@@ -196,7 +194,7 @@ pub(super) fn parse_sequence<'a>(
 }
 
 /// `a,b` as etcd prints a list of URLs.
-pub(super) fn join(urls: &[Url]) -> String {
+pub fn join(urls: &[Url]) -> String {
     urls.iter()
         .map(Url::to_string)
         .collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! `--initial-cluster` and how it must fit the member that starts.
 
-use super::url::{self, Url};
+use crate::url::{self, Url};
 
 /// The founding members.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,7 @@ impl InitialCluster {
     ///
     /// # Errors
     /// The reason in etcd's words.
-    pub(super) fn parse(
-        text: &str,
-        name: &str,
-        advertised: &[Url],
-    ) -> Result<InitialCluster, String> {
+    pub fn parse(text: &str, name: &str, advertised: &[Url]) -> Result<InitialCluster, String> {
         let cluster = InitialCluster {
             members: parse_members(text)?,
         };

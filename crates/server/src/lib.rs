@@ -14,5 +14,6 @@ pub mod metrics;
 pub mod process;
 pub mod run;
 pub mod shutdown;
+pub mod tls;
 
 pub use member::start;

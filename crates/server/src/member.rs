@@ -21,15 +21,16 @@ use crate::config::{Config, Url};
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::drive::start::{self, Drive};
-use crate::front::{self, Front, KeepAlive, Limits, Socket};
+use crate::front::{self, Front, KeepAlive, Limits};
 use crate::gateway::{Dial, Gateway};
 use crate::grpc::Services;
 use crate::grpc::method::METHODS;
-use crate::http::{self, Routes, Server};
+use crate::http::{Routes, Server};
 use crate::listen::Sockets;
 use crate::metrics::Metrics;
 use crate::run::Running;
 use crate::shutdown::Stopper;
+use crate::tls;
 use view::Probe;
 
 /// Net threads at most: more share little work and cost batching.
@@ -59,6 +60,8 @@ struct Serving {
     drive: Drive,
     front: Front<Mail>,
     http: Arc<Server>,
+    /// Keeps certificates current until the end.
+    _watch: tls::Watch,
 }
 
 /// Opens the data directory and serves clients; returns when the member is ready.
@@ -68,6 +71,7 @@ struct Serving {
 pub fn start(
     config: &Config,
     sockets: Sockets,
+    tls: tls::Setup,
     _stopper: Stopper,
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
@@ -84,8 +88,8 @@ pub fn start(
         routes = routes.with_gateway(gateway(config, &mailboxes));
     }
     let http = Arc::new(Server::start(routes)?);
-    for listener in sockets.metrics {
-        http.listen_metrics(listener)?;
+    for (listener, tls) in sockets.metrics {
+        http.listen_metrics(listener, tls)?;
     }
     let front = serve(
         config,
@@ -97,19 +101,30 @@ pub fn start(
     )?;
     probe.attach(front.stats().to_vec());
     tracing::info!("ready to serve client requests");
-    for url in config
-        .listen
-        .client
-        .iter()
-        .filter(|url| !url.scheme().is_secure())
-    {
-        tracing::info!(
-            traffic = "grpc+http",
-            address = url.address(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+    announce(&config.listen.client);
+    let watch = tls.watch()?;
+    Ok(Box::new(Serving {
+        drive,
+        front,
+        http,
+        _watch: watch,
+    }))
+}
+
+fn announce(urls: &[Url]) {
+    for url in urls {
+        let traffic = "grpc+http";
+        let address = url.address();
+        if url.scheme().is_secure() {
+            tracing::info!(traffic, address, "serving client traffic securely");
+        } else {
+            tracing::info!(
+                traffic,
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
     }
-    Ok(Box::new(Serving { drive, front, http }))
 }
 
 /// The JSON API, as a client of this member's own net threads.
@@ -136,22 +151,11 @@ fn serve(
     connections_max: usize,
     mailboxes: Vec<front::Mailbox<Mail>>,
 ) -> io::Result<Front<Mail>> {
-    let foreign = {
-        let http = Arc::clone(http);
-        move |socket: Socket, read: Vec<u8>| {
-            let stream = match socket {
-                Socket::Tcp(stream) => http::Stream::Tcp(stream),
-                Socket::Unix(stream) => http::Stream::Unix(stream),
-            };
-            http.serve(stream, read);
-        }
-    };
     let settings = front::Config {
         limits: limits(config, connections_max),
         methods: METHODS,
-        foreign: Some(Arc::new(foreign)),
-        // On plain ports etcd serves gRPC alone over HTTP/2.
-        bridge: None,
+        foreign: Some(http.foreign()),
+        bridge: Some(Arc::clone(http) as _),
     };
     let shared = Arc::clone(shared);
     let own = mailboxes.clone();

@@ -29,7 +29,7 @@ pub(crate) mod sweep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::ids::{ClusterId, MemberId};
 use api::pb::etcdserverpb as pb;
@@ -45,10 +45,14 @@ use self::core::ToCore;
 use self::hashing::ToHash;
 use self::lessor::Lessor;
 use self::mailbox::Mailbox;
-use self::post::{Desk, UNATTENDED};
+use self::post::{Desk, Outcome, UNATTENDED};
 use self::status::Status;
 use self::sweep::ToSweep;
 use crate::metrics::Metrics;
+use crate::peer::{Outbox, ToPeers};
+
+/// A read that takes longer counts as slow; etcd asks the leader again then.
+const SLOW_READ: Duration = Duration::from_millis(500);
 
 /// The bounds of requests.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) core: Arc<Mailbox<ToCore>>,
+    pub(crate) peers: Arc<Outbox>,
     pub(crate) commits: Arc<Mailbox<ToCommit>>,
     pub(crate) sweep: Arc<Mailbox<ToSweep>>,
     pub(crate) hashing: Arc<Mailbox<ToHash>>,
@@ -95,6 +100,39 @@ impl Shared {
             cluster: self.cluster,
             member: self.member,
             term: self.status.term(),
+        }
+    }
+
+    /// Tells the peer thread who the members are.
+    pub(crate) fn hand_members_to_peers(&self) {
+        let members = self.view.members();
+        let each = |member: &state::Member| (MemberId(member.id), member.peer_urls.clone());
+        self.peers
+            .push(ToPeers::Members(members.iter().map(each).collect()));
+    }
+
+    /// Waits, outside of the net threads, until a linearizable read may be served.
+    ///
+    /// # Errors
+    /// Nobody confirmed it in time.
+    pub(crate) async fn confirm(&self) -> Result<(), api::Error> {
+        if self.status.is_sole_leader() {
+            return Ok(());
+        }
+        let (token, outcome) = self.desk.open();
+        let begin = Instant::now();
+        self.core.push(ToCore::Read(vec![token]));
+        let outcome = outcome.await;
+        if begin.elapsed() > SLOW_READ {
+            self.metrics.slow_read_indexes.inc();
+        }
+        match outcome {
+            Ok(Outcome::ReadReady) => Ok(()),
+            Ok(Outcome::Failed(error)) => {
+                self.metrics.read_indexes_failed.inc();
+                Err(error)
+            }
+            Err(_) => Err(api::Error::Stopped),
         }
     }
 

@@ -257,17 +257,9 @@ impl Routes {
         if let Some(refusal) = only_get(request) {
             return refusal;
         }
-        let cluster = self
-            .view
-            .cluster_version()
-            .unwrap_or_else(|| "not_decided".into());
-        let storage = self
-            .view
-            .storage_version()
-            .unwrap_or_else(|| "unknown".into());
-        let server = api::version::SERVER;
-        let body = format!(
-            "{{\"etcdserver\":\"{server}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{storage}\"}}"
+        let body = version_json(
+            self.view.cluster_version().as_deref(),
+            self.view.storage_version().as_deref(),
         );
         respond(StatusCode::OK, Some("application/json"), body)
     }
@@ -294,6 +286,17 @@ impl Routes {
     }
 }
 
+/// The body of `/version`: of this build, of the cluster once it is decided, of the stored data
+/// when it says so.
+pub(crate) fn version_json(cluster: Option<&str>, storage: Option<&str>) -> String {
+    let server = api::version::SERVER;
+    let cluster = cluster.unwrap_or("not_decided");
+    let storage = storage.unwrap_or("unknown");
+    format!(
+        "{{\"etcdserver\":\"{server}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{storage}\"}}"
+    )
+}
+
 fn accepts_gzip(accepted: &str) -> bool {
     accepted.split(',').any(|item| {
         let (coding, quality) = item.split_once(';').unwrap_or((item, ""));
@@ -310,7 +313,7 @@ fn compress(page: &[u8]) -> Vec<u8> {
         .expect("memory takes everything")
 }
 
-fn respond(
+pub(crate) fn respond(
     status: StatusCode,
     content_type: Option<&'static str>,
     body: impl Into<Bytes>,
@@ -337,11 +340,11 @@ fn plain(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 }
 
 /// An error as Go's `http.Error` writes it: the text and a line end.
-fn error(status: StatusCode, text: &str) -> Answer {
+pub(crate) fn error(status: StatusCode, text: &str) -> Answer {
     plain(status, format!("{text}\n"))
 }
 
-fn not_found() -> Answer {
+pub(crate) fn not_found() -> Answer {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 

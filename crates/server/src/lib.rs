@@ -11,9 +11,9 @@ pub mod listen;
 pub mod log;
 mod member;
 pub mod metrics;
+mod peer;
 pub mod process;
 pub mod run;
 pub mod shutdown;
-pub mod tls;
 
 pub use member::start;

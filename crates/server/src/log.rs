@@ -21,6 +21,7 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::config::{self, LogFormat, LogLevel, LogOutput};
 
+pub(crate) use line::Timestamp;
 pub use line::strings;
 
 /// Lines that may wait for the writer.

@@ -3,7 +3,6 @@
 mod view;
 
 use std::error::Error;
-use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
@@ -21,16 +20,16 @@ use crate::config::{Config, Url};
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::drive::start::{self, Drive};
-use crate::front::{self, Front, KeepAlive, Limits};
+use crate::front::{self, Front, KeepAlive, Limits, Socket};
 use crate::gateway::{Dial, Gateway};
 use crate::grpc::Services;
 use crate::grpc::method::METHODS;
-use crate::http::{Routes, Server};
+use crate::http::{self, Routes, Server};
 use crate::listen::Sockets;
 use crate::metrics::Metrics;
+use crate::peer::Peers;
 use crate::run::Running;
-use crate::shutdown::Stopper;
-use crate::tls;
+use crate::shutdown::{self, Stopper};
 use view::Probe;
 
 /// Net threads at most: more share little work and cost batching.
@@ -41,27 +40,17 @@ const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Smallest lease in election timeouts.
 const LEASE_TTL_MIN_ELECTIONS: f64 = 1.5;
-/// How long a member may take to elect itself and publish; it depends on the disk alone.
-const READY_LIMIT: Duration = Duration::from_secs(60);
-
-/// A member that did not become ready.
-#[derive(Debug)]
-struct NotReady;
-
-impl fmt::Display for NotReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no leader after {} seconds", READY_LIMIT.as_secs())
-    }
-}
-
-impl Error for NotReady {}
+/// How long systemd waits for the cluster at most.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two looks at whether the member is ready.
+const READY_POLL: Duration = Duration::from_millis(2);
 
 struct Serving {
     drive: Drive,
-    front: Front<Mail>,
+    peers: Peers,
+    /// Absent when the member was stopped before it was ready.
+    front: Option<Front<Mail>>,
     http: Arc<Server>,
-    /// Keeps certificates current until the end.
-    _watch: tls::Watch,
 }
 
 /// Opens the data directory and serves clients; returns when the member is ready.
@@ -71,8 +60,7 @@ struct Serving {
 pub fn start(
     config: &Config,
     sockets: Sockets,
-    tls: tls::Setup,
-    _stopper: Stopper,
+    stopper: Stopper,
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let member = Member::boot(&fs, &settings(config)?)?;
@@ -81,15 +69,23 @@ pub fn start(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
     let drive = start::start(member, fs, config, Arc::clone(&metrics), mailboxes.clone())?;
-    wait_until_ready(&drive.shared)?;
+    let peers = Peers::start(config, &drive.shared, sockets.peers, stopper.clone())?;
     let probe = Arc::new(Probe::new(Arc::clone(&drive.shared)));
     let mut routes = Routes::new(Arc::clone(&probe) as _, metrics, config);
     if config.http.gateway {
         routes = routes.with_gateway(gateway(config, &mailboxes));
     }
     let http = Arc::new(Server::start(routes)?);
-    for (listener, tls) in sockets.metrics {
-        http.listen_metrics(listener, tls)?;
+    for listener in sockets.metrics {
+        http.listen_metrics(listener)?;
+    }
+    if !wait_until_ready(&drive.shared, &stopper) {
+        return Ok(Box::new(Serving {
+            drive,
+            peers,
+            front: None,
+            http,
+        }));
     }
     let front = serve(
         config,
@@ -101,30 +97,24 @@ pub fn start(
     )?;
     probe.attach(front.stats().to_vec());
     tracing::info!("ready to serve client requests");
-    announce(&config.listen.client);
-    let watch = tls.watch()?;
+    for url in config
+        .listen
+        .client
+        .iter()
+        .filter(|url| !url.scheme().is_secure())
+    {
+        tracing::info!(
+            traffic = "grpc+http",
+            address = url.address(),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
     Ok(Box::new(Serving {
         drive,
-        front,
+        peers,
+        front: Some(front),
         http,
-        _watch: watch,
     }))
-}
-
-fn announce(urls: &[Url]) {
-    for url in urls {
-        let traffic = "grpc+http";
-        let address = url.address();
-        if url.scheme().is_secure() {
-            tracing::info!(traffic, address, "serving client traffic securely");
-        } else {
-            tracing::info!(
-                traffic,
-                address,
-                "serving client traffic insecurely; this is strongly discouraged!"
-            );
-        }
-    }
 }
 
 /// The JSON API, as a client of this member's own net threads.
@@ -151,11 +141,22 @@ fn serve(
     connections_max: usize,
     mailboxes: Vec<front::Mailbox<Mail>>,
 ) -> io::Result<Front<Mail>> {
+    let foreign = {
+        let http = Arc::clone(http);
+        move |socket: Socket, read: Vec<u8>| {
+            let stream = match socket {
+                Socket::Tcp(stream) => http::Stream::Tcp(stream),
+                Socket::Unix(stream) => http::Stream::Unix(stream),
+            };
+            http.serve(stream, read);
+        }
+    };
     let settings = front::Config {
         limits: limits(config, connections_max),
         methods: METHODS,
-        foreign: Some(http.foreign()),
-        bridge: Some(Arc::clone(http) as _),
+        foreign: Some(Arc::new(foreign)),
+        // On plain ports etcd serves gRPC alone over HTTP/2.
+        bridge: None,
     };
     let shared = Arc::clone(shared);
     let own = mailboxes.clone();
@@ -166,12 +167,15 @@ fn serve(
 
 impl Running for Serving {
     fn stop(self: Box<Self>) {
-        self.front.drain(DRAIN_LIMIT);
-        if self.front.join().is_err() {
-            tracing::error!("a net thread panicked");
+        if let Some(front) = self.front {
+            front.drain(DRAIN_LIMIT);
+            if front.join().is_err() {
+                tracing::error!("a net thread panicked");
+            }
         }
         self.http.stop();
         self.drive.stop();
+        self.peers.stop();
     }
 }
 
@@ -185,9 +189,6 @@ fn founders(config: &Config) -> Result<Vec<(String, Vec<Url>)>, String> {
     let members = config.initial_cluster()?.members;
     if !config.cluster.new {
         return Err("--initial-cluster-state=existing is not supported yet".into());
-    }
-    if members.len() > 1 {
-        return Err("--initial-cluster with more than one member is not supported yet".into());
     }
     Ok(members)
 }
@@ -283,14 +284,22 @@ fn report(member: &Member) {
     }
 }
 
-/// Waits until this member leads and has published itself.
-fn wait_until_ready(shared: &Shared) -> Result<(), NotReady> {
-    let deadline = Instant::now() + READY_LIMIT;
+/// Waits until this member is part of a cluster that works and has published itself; false when
+/// it is to stop before. systemd is told after a while in any case, as etcd does, since the others
+/// may be started by whoever waits for that.
+fn wait_until_ready(shared: &Shared, stopper: &Stopper) -> bool {
+    let patience = Instant::now() + READY_PATIENCE;
+    let mut is_late = false;
     while !(shared.status.is_published() && shared.status.is_capable()) {
-        if Instant::now() > deadline {
-            return Err(NotReady);
+        if stopper.is_due() {
+            return false;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        if !is_late && Instant::now() > patience {
+            is_late = true;
+            tracing::warn!("startEtcd: timed out waiting for the ready notification");
+            shutdown::notify_ready();
+        }
+        std::thread::sleep(READY_POLL);
     }
-    Ok(())
+    true
 }

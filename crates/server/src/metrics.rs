@@ -159,12 +159,46 @@ families! {
         "etcd_mvcc_range_total", "Ranges.";
     txns: Counter = Counter::default(),
         "etcd_mvcc_txn_total", "Transactions of more than one operation.";
+    active_peers: Gauges<2> = Gauges::new(["Local", "Remote"], Gauge::default),
+        "etcd_network_active_peers", "1 for every other member that is connected.";
     client_received_bytes: Counter = Counter::default(),
         "etcd_network_client_grpc_received_bytes_total", "Bytes of messages from gRPC clients.";
     client_sent_bytes: Counter = Counter::default(),
         "etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to gRPC clients.";
+    disconnected_peers: Counters<2> = Counters::new(["Local", "Remote"], Counter::default),
+        "etcd_network_disconnected_peers_total", "Losses of the connection to another member.";
     known_peers: Gauges<2> = Gauges::new(["Local", "Remote"], Gauge::default),
         "etcd_network_known_peers", "1 for every member that this member knows.";
+    peer_received_bytes: Counters<1> = Counters::new(["From"], Counter::default),
+        "etcd_network_peer_received_bytes_total", "Bytes that other members sent.";
+    peer_received_failures: Counters<1> = Counters::new(["From"], Counter::default),
+        "etcd_network_peer_received_failures_total", "Messages from others that were unreadable.";
+    peer_round_trip: Histograms<1> =
+        Histograms::new(["To"], || Histogram::exponential(0.0001, 2.0, 16)),
+        "etcd_network_peer_round_trip_time_seconds", "Time of a probe to another member and back.";
+    peer_sent_bytes: Counters<1> = Counters::new(["To"], Counter::default),
+        "etcd_network_peer_sent_bytes_total", "Bytes sent to other members.";
+    peer_sent_failures: Counters<1> = Counters::new(["To"], Counter::default),
+        "etcd_network_peer_sent_failures_total", "Messages to other members that were lost.";
+    snapshot_receive_failures: Counters<1> = Counters::new(["From"], Counter::default),
+        "etcd_network_snapshot_receive_failures", "Databases that did not arrive.";
+    snapshot_receiving: Gauges<1> = Gauges::new(["From"], Gauge::default),
+        "etcd_network_snapshot_receive_inflights_total", "Databases that are arriving.";
+    snapshot_receive_success: Counters<1> = Counters::new(["From"], Counter::default),
+        "etcd_network_snapshot_receive_success", "Databases that arrived.";
+    snapshot_receive_time: Histograms<1> =
+        Histograms::new(["From"], || Histogram::exponential(0.1, 2.0, 10)),
+        "etcd_network_snapshot_receive_total_duration_seconds",
+        "Time in which a database arrived.";
+    snapshot_send_failures: Counters<1> = Counters::new(["To"], Counter::default),
+        "etcd_network_snapshot_send_failures", "Databases that could not be sent.";
+    snapshot_sending: Gauges<1> = Gauges::new(["To"], Gauge::default),
+        "etcd_network_snapshot_send_inflights_total", "Databases that are being sent.";
+    snapshot_send_success: Counters<1> = Counters::new(["To"], Counter::default),
+        "etcd_network_snapshot_send_success", "Databases that were sent.";
+    snapshot_send_time: Histograms<1> =
+        Histograms::new(["To"], || Histogram::exponential(0.1, 2.0, 10)),
+        "etcd_network_snapshot_send_total_duration_seconds", "Time of sending a database.";
     apply: Histograms<3> = Histograms::new(["op", "success", "version"], quick),
         "etcd_server_apply_duration_seconds", "Time of applying an entry.";
     client_requests: Counters<2> =

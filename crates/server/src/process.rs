@@ -130,7 +130,6 @@ fn write(notice: &Notice) {
                 "flag",
                 "feature-gate",
                 "host",
-                "client-url",
                 "data-dir",
                 "max-request-bytes",
                 "recommended-request-bytes",

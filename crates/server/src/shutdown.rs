@@ -1,12 +1,9 @@
 //! How the process hears that it shall end, how it ends, and how it says that it is ready.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Once};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -24,13 +21,28 @@ pub enum Cause {
 
 /// Asks for the end; any thread may hold one.
 #[derive(Clone, Debug)]
-pub struct Stopper(Sender<Cause>);
+pub struct Stopper {
+    causes: Sender<Cause>,
+    /// Somebody wants the end already.
+    is_due: Arc<AtomicBool>,
+}
 
 impl Stopper {
     /// The member has nothing more to do.
     pub fn stop(&self) {
+        self.end(Cause::Member);
+    }
+
+    /// Whether somebody wants the end; for those who wait before the process itself does.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.is_due.load(Ordering::Acquire)
+    }
+
+    fn end(&self, cause: Cause) {
+        self.is_due.store(true, Ordering::Release);
         // Whoever waited may be stopping already.
-        let _ = self.0.send(Cause::Member);
+        let _ = self.causes.send(cause);
     }
 }
 
@@ -48,7 +60,10 @@ impl Stop {
         let (sender, causes) = channel();
         Stop {
             causes,
-            stopper: Stopper(sender),
+            stopper: Stopper {
+                causes: sender,
+                is_due: Arc::default(),
+            },
         }
     }
 
@@ -59,7 +74,7 @@ impl Stop {
     pub fn on_signals() -> std::io::Result<Stop> {
         let stop = Stop::new();
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        let sender = stop.stopper.0.clone();
+        let stopper = stop.stopper();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
@@ -71,7 +86,7 @@ impl Stop {
                         "interrupt"
                     };
                     tracing::info!(signal = name, "received signal; shutting down");
-                    let _ = sender.send(Cause::Signal(signal));
+                    stopper.end(Cause::Signal(signal));
                 }
                 for _ in signals.forever() {}
             })?;
@@ -112,32 +127,17 @@ pub fn leave(cause: Cause) -> ! {
     process::exit(0);
 }
 
-/// Tells systemd that the member serves, if systemd waits for it.
+/// Tells systemd, once, that the member serves, if systemd waits for it.
 pub fn notify_ready() {
-    tracing::info!("notifying init daemon");
-    let sent = match std::env::var_os("NOTIFY_SOCKET") {
-        Some(name) if !name.is_empty() => notify(&name, b"READY=1"),
-        _ => Ok(()),
-    };
-    match sent {
-        Ok(()) => tracing::info!("successfully notified init daemon"),
-        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
-    }
+    static NOTIFIED: Once = Once::new();
+    NOTIFIED.call_once(notify);
 }
 
-/// One message of systemd's protocol (sd_notify(3)): a datagram to a socket file, or with a
-/// leading `@` to a name of the abstract name space.
-fn notify(name: &OsStr, message: &[u8]) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    let address = match name.as_bytes() {
-        [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
-        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
-    };
-    let sent = socket.send_to_addr(message, &address)?;
-    if sent == message.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
+fn notify() {
+    tracing::info!("notifying init daemon");
+    match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
     }
 }
 
@@ -151,26 +151,5 @@ mod tests {
         let stopper = stop.stopper();
         thread::spawn(move || stopper.stop());
         assert_eq!(stop.wait(), Cause::Member);
-    }
-
-    #[test]
-    fn readiness_reaches_files_and_abstract_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("notify");
-        let file = UnixDatagram::bind(&path).unwrap();
-        let name = format!("quorate-test-{}", process::id());
-        let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let hidden = UnixDatagram::bind_addr(&address).unwrap();
-        for (socket, name) in [
-            (file, path.into_os_string()),
-            (hidden, format!("@{name}").into()),
-        ] {
-            socket.set_nonblocking(true).unwrap();
-            notify(&name, b"READY=1").unwrap();
-            let mut message = [0; 16];
-            let length = socket.recv(&mut message).unwrap();
-            assert_eq!(&message[..length], b"READY=1");
-        }
-        assert!(notify(OsStr::new("/nonexistent/notify"), b"READY=1").is_err());
     }
 }

@@ -4,8 +4,6 @@
 
 mod front {
     pub(crate) mod demo;
-    pub(crate) mod raw_peer;
-    mod secure_peer;
-    pub(crate) mod secured;
+    mod raw_peer;
     mod tonic_peer;
 }

@@ -105,6 +105,7 @@ fn an_address_in_use() {
             &url,
             "--advertise-client-urls",
             &url,
+            "--listen-peer-urls=http://127.0.0.1:0",
         ],
         &[],
     );
@@ -130,6 +131,7 @@ fn member(dir: &Path, more: &[&str]) -> Child {
     let child = Command::new(env!("CARGO_BIN_EXE_etcd"))
         .args(["--name", "m", "--listen-client-urls", "unix://client"])
         .args(["--advertise-client-urls", "unix://client"])
+        .args(["--listen-peer-urls", "http://127.0.0.1:0"])
         .args(more)
         .current_dir(dir)
         .env_clear()
@@ -200,10 +202,6 @@ fn what_cannot_be_founded() {
             "couldn't find local name \"default\" in the initial cluster configuration",
         ),
         (
-            "--initial-cluster=default=http://localhost:2380,b=http://b:1",
-            "--initial-cluster with more than one member is not supported yet",
-        ),
-        (
             "--initial-cluster-state=existing",
             "--initial-cluster-state=existing is not supported yet",
         ),
@@ -213,7 +211,8 @@ fn what_cannot_be_founded() {
             "--listen-client-urls=unix://c",
             "--advertise-client-urls=unix://c",
         ];
-        let output = etcd(&[urls[0], urls[1], flag], &[]);
+        let peers = "--listen-peer-urls=http://127.0.0.1:0";
+        let output = etcd(&[urls[0], urls[1], peers, flag], &[]);
         assert_eq!(output.status.code(), Some(1));
         let last = lines(&output).pop().unwrap();
         assert_eq!(

@@ -9,10 +9,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::ids::MemberId;
 use api::pb::etcdserverpb as pb;
 use node::machine::{Input, Node, Output, Persist, Proposal, Token};
 use node::member::Snapshot;
-use node::raft::ConfChange;
+use node::raft::{ConfChange, Message};
 use state::{Applied, ChangeKind, Effect, Machine, RaftChange};
 use storage::log::{Entry, LogIndex};
 
@@ -21,10 +22,11 @@ use super::commit::ToCommit;
 use super::entry;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
-use super::post::{Mail, Post};
+use super::post::{HAND_OVER, Mail, Post};
 use super::stop::fatal;
 use super::sweep::ToSweep;
 use crate::front::CallId;
+use crate::peer::{Batch, ToPeers};
 
 /// A batch up to this many entries is synced on the core thread.
 const INLINE_ENTRIES_MAX: usize = 32;
@@ -37,6 +39,12 @@ const PRESSURE_NAP: Duration = Duration::from_millis(10);
 pub(crate) enum ToCore {
     Propose(Vec<Proposal>),
     Read(Vec<Token>),
+    /// Other members said something.
+    Messages(Batch),
+    /// Messages to a member were lost.
+    Unreachable(MemberId),
+    /// What the other members run, as far as they could be asked.
+    Versions(Vec<(MemberId, Option<String>)>),
     /// The WAL thread wrote and synced the batch of this number.
     Persisted(u64),
     SnapshotTaken(LogIndex),
@@ -55,12 +63,16 @@ pub(crate) struct Core {
     pub(crate) post: Post,
     pub(crate) tick: Duration,
     pub(crate) outputs: Vec<Output>,
+    /// Messages that leave with the next flush.
+    pub(crate) sends: Vec<Message>,
     pub(crate) applied: Vec<Applied>,
     /// `--backend-batch-limit`
     pub(crate) batch_ops_max: usize,
     /// `--warning-apply-duration`
     pub(crate) slow_apply: Duration,
     pub(crate) stopping: bool,
+    /// The stop waits until somebody else leads.
+    pub(crate) hands_over: bool,
     /// The revision that watchers were last told of.
     pub(crate) announced: i64,
 }
@@ -80,11 +92,12 @@ impl Core {
                 next_tick = (next_tick + self.tick).max(now);
                 self.expire_leases();
             }
+            self.send();
             self.deliver();
             self.shared
                 .status
                 .set_progress(self.node.committed(), self.node.proposals_pending());
-            if self.stopping && self.node.is_idle() {
+            if self.stopping && !self.hands_over && self.node.is_idle() {
                 return;
             }
         }
@@ -100,12 +113,15 @@ impl Core {
                 }
                 ToCore::Propose(batch) => proposals.extend(batch),
                 ToCore::Read(batch) => reads.extend(batch),
+                ToCore::Messages(batch) => batch
+                    .messages
+                    .into_iter()
+                    .for_each(|message| self.step(Input::Message(message))),
+                ToCore::Unreachable(peer) => self.step(Input::ReportUnreachable { peer }),
+                ToCore::Versions(answers) => self.step(Input::Versions(answers)),
                 ToCore::Persisted(number) => self.step(Input::Persisted { number }),
                 ToCore::SnapshotTaken(index) => self.step(Input::SnapshotTaken { index }),
-                ToCore::Stop => {
-                    self.stopping = true;
-                    self.step(Input::Flush);
-                }
+                ToCore::Stop => self.begin_stop(),
             }
         }
         if !proposals.is_empty() {
@@ -143,6 +159,11 @@ impl Core {
             }
             Output::Rejected(rejected) => {
                 for (token, error) in rejected {
+                    if token == HAND_OVER {
+                        tracing::warn!(%error, "leadership transfer failed");
+                        self.hands_over = false;
+                        continue;
+                    }
                     self.shared.metrics.proposals_failed.inc();
                     self.post.put(Mail::Failed(token, error));
                 }
@@ -158,13 +179,12 @@ impl Core {
                 self.commits.push(ToCommit::Snapshot(snapshot));
             }
             Output::Published => self.shared.status.on_published(),
-            // One member has nobody to talk to; peers come with the peer transport.
-            Output::Send(_)
-            | Output::SendSnapshot(_)
-            | Output::InstallSnapshot(_)
-            | Output::Transferred(_)
-            | Output::AskVersions
-            | Output::Removed => {}
+            Output::Send(mut messages) => self.sends.append(&mut messages),
+            Output::Transferred(HAND_OVER) => self.hands_over = false,
+            // Nobody else asks for it yet.
+            Output::Transferred(_) => {}
+            Output::AskVersions => self.shared.peers.push(ToPeers::AskVersions),
+            Output::SendSnapshot(_) | Output::InstallSnapshot(_) | Output::Removed => {}
         }
     }
 
@@ -193,6 +213,28 @@ impl Core {
         }
     }
 
+    /// A leader lets another member lead before it goes, so that the cluster misses nobody.
+    fn begin_stop(&mut self) {
+        self.stopping = true;
+        let has_others = self.shared.view.members().iter().count() > 1;
+        if self.node.is_leader() && has_others {
+            self.hands_over = true;
+            self.step(Input::TransferLeader {
+                to: None,
+                token: HAND_OVER,
+            });
+        }
+        self.step(Input::Flush);
+    }
+
+    /// Sends what the node said to other members.
+    fn send(&mut self) {
+        if !self.sends.is_empty() {
+            let messages = std::mem::take(&mut self.sends);
+            self.shared.peers.push(ToPeers::Send(messages));
+        }
+    }
+
     fn settle_leases(&mut self, calls: Vec<CallId>) {
         for call in calls {
             self.post.put(Mail::LeaseSettled(call));
@@ -200,6 +242,8 @@ impl Core {
     }
 
     fn persist(&mut self, batch: Persist, answers: &mut Vec<Input>) {
+        // Followers write while this member does.
+        self.send();
         if batch.must_sync && batch.entries.len() > INLINE_ENTRIES_MAX {
             self.wal.queue.push(Job::Write(batch));
             return;
@@ -211,6 +255,10 @@ impl Core {
     }
 
     fn apply(&mut self, entries: &[Entry], answers: &mut Vec<Input>) {
+        if entries.len() > INLINE_ENTRIES_MAX {
+            // Others need not wait for this.
+            self.send();
+        }
         for slice in entries.chunks(APPLY_SLICE) {
             self.wait_for_commits();
             let begin = Instant::now();
@@ -276,6 +324,9 @@ impl Core {
                 self.shared.sweep.push(ToSweep::Scheduled);
             }
             Effect::ConfChanged { change } => {
+                if change.is_some() {
+                    self.shared.hand_members_to_peers();
+                }
                 let change = change.and_then(raft_change);
                 answers.push(Input::ConfChange { index, change });
             }

@@ -49,6 +49,9 @@ pub(crate) const DESK: u8 = u8::MAX;
 /// The token of a request that nobody waits for.
 pub(crate) const UNATTENDED: Token = Token((DESK as u64) << 56 | u64::MAX >> 8);
 
+/// The token of the hand-over of leadership that a stop begins with.
+pub(crate) const HAND_OVER: Token = Token(UNATTENDED.0 - 1);
+
 /// What an asker outside the net threads gets.
 pub(crate) enum Outcome {
     ReadReady,

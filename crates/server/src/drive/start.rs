@@ -50,6 +50,7 @@ pub(crate) fn start(
     mailboxes: Vec<front::Mailbox<Mail>>,
 ) -> io::Result<Drive> {
     let shared = Arc::new(share(&member, config, Arc::clone(&metrics)));
+    shared.hand_members_to_peers();
     if let Some(version) = member.view.members().cluster_version() {
         shared.on_cluster_version(version);
     }
@@ -84,10 +85,12 @@ pub(crate) fn start(
         post: post(),
         tick: config.raft.heartbeat,
         outputs: Vec::new(),
+        sends: Vec::new(),
         applied: Vec::new(),
         batch_ops_max: config.backend.batch_ops_max,
         slow_apply: config.slow.apply,
         stopping: false,
+        hands_over: false,
         announced: 0,
     };
     let wal_thread = {
@@ -124,6 +127,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         },
         metrics,
         core: Arc::new(Mailbox::new()),
+        peers: Arc::default(),
         commits: Arc::new(Mailbox::new()),
         sweep: Arc::new(Mailbox::new()),
         hashing: Arc::new(Mailbox::new()),

@@ -2,7 +2,6 @@
 
 mod connection;
 mod event_loop;
-mod handshake;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +23,6 @@ use super::mailbox::Mailbox;
 use super::socket::{Listener, Socket};
 use super::stats::Stats;
 use super::{Config, Handler};
-use crate::tls::Identity;
 
 /// Buffers that are kept for connections which have something to write.
 const POOL_BUFFERS_MAX: usize = 64;
@@ -32,12 +30,10 @@ const POOL_BUFFERS_MAX: usize = 64;
 const POOL_BUFFER_BYTES_MAX: usize = 512 * 1024;
 
 /// Who is at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Peer {
     /// `None` for unix sockets.
     pub address: Option<SocketAddr>,
-    /// By the verified client certificate, if there is one.
-    pub identity: Option<Arc<Identity>>,
     /// Index among the listeners given to [`start`]; [`Peer::LOCAL`] for this process itself.
     pub listener: usize,
 }

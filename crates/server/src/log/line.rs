@@ -189,7 +189,7 @@ fn push_string(line: &mut String, text: &str) {
 }
 
 /// `2006-01-02T15:04:05.000000Z`, always in UTC.
-struct Timestamp(SystemTime);
+pub(crate) struct Timestamp(pub(crate) SystemTime);
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,20 +1,14 @@
 //! The member as the HTTP endpoints see it.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use api::ids::MemberId;
 use api::pb::etcdserverpb as pb;
 
 use crate::drive::Shared;
-use crate::drive::core::ToCore;
-use crate::drive::post::Outcome;
 use crate::front::{Stats, StatsSnapshot};
 use crate::http::{Alarm, Check, MemberView, RaftState, RaftStatus, Read};
 use crate::metrics::Metrics;
-
-/// A read that takes longer counts as slow; etcd asks the leader again then.
-const SLOW_READ_MS: u128 = 500;
 
 pub(super) struct Probe {
     shared: Arc<Shared>,
@@ -32,28 +26,6 @@ impl Probe {
 
     pub(super) fn attach(&self, stats: Vec<Arc<Stats>>) {
         self.stats.get_or_init(|| stats);
-    }
-
-    /// Waits until a linearizable read may be served.
-    async fn confirm(&self) -> Result<(), String> {
-        if self.shared.status.is_sole_leader() {
-            return Ok(());
-        }
-        let (token, outcome) = self.shared.desk.open();
-        let begin = Instant::now();
-        self.shared.core.push(ToCore::Read(vec![token]));
-        let outcome = outcome.await;
-        if begin.elapsed().as_millis() > SLOW_READ_MS {
-            self.shared.metrics.slow_read_indexes.inc();
-        }
-        match outcome {
-            Ok(Outcome::ReadReady) => Ok(()),
-            Ok(Outcome::Failed(error)) => {
-                self.shared.metrics.read_indexes_failed.inc();
-                Err(error.to_string())
-            }
-            Err(_) => Err(api::Error::Stopped.to_string()),
-        }
     }
 }
 
@@ -90,7 +62,8 @@ impl MemberView for Probe {
     fn read(&self, read: Read) -> Check<'_> {
         Box::pin(async move {
             if read == Read::Linearizable {
-                self.confirm().await?;
+                let confirmed = self.shared.confirm().await;
+                confirmed.map_err(|error| error.to_string())?;
             }
             let request = pb::RangeRequest {
                 key: "health".into(),

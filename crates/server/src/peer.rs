@@ -1,0 +1,273 @@
+//! The other members: etcd's peer protocol, on one thread.
+//!
+//! ```text
+//!   core ──batches──▶ Outbox ──▶ router ──▶ Link ──▶ StreamBody ──▶ their GET …/stream/…
+//!                                             └────▶ pipeline ────▶ POST /raft
+//!   core ◀──batches── reader ◀── our GET …/stream/… at each member
+//!        ◀─────────── routes ◀── POST /raft, POST /raft/snapshot
+//! ```
+//!
+//! Each member dials two streams at every other one and reads what that one writes: appends on
+//! one, everything else on the other. What is sent waits as messages, bounded in number, and is
+//! encoded when its connection takes it; what arrives is decoded where it is read and goes to the
+//! core as one batch per read. No message has a task of its own. One that cannot be sent is lost,
+//! and raft is told so.
+//!
+//! [`Peers`] is the thread, [`Outbox`] the way to it, [`Net`] what its tasks share, [`link::Link`]
+//! one other member.
+
+mod body;
+mod client;
+mod cluster;
+mod head;
+mod link;
+mod outbox;
+mod pipeline;
+mod probe;
+mod reader;
+mod router;
+mod routes;
+mod serve;
+mod socket;
+mod upload;
+mod versions;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use api::ids::MemberId;
+use node::raft::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
+
+pub(crate) use outbox::{Outbox, ToPeers};
+
+use crate::config::{Config, Url};
+use crate::drive::Shared;
+use crate::drive::core::ToCore;
+use crate::front;
+use crate::metrics::Metrics;
+use crate::shutdown::Stopper;
+use head::Identity;
+use link::{Link, Meters};
+use socket::Dialer;
+
+/// Part of a dial's bound that does not depend on elections, as in etcd.
+const DIAL_BASE: Duration = Duration::from_secs(1);
+/// What `--raft-read-timeout` and `--raft-write-timeout` are raised to, as in etcd.
+const LIMIT_MIN: Duration = Duration::from_secs(5);
+/// Members outside of the cluster that are remembered; a new member knows few of us at first.
+const REMOTES_MAX: usize = 64;
+
+/// Messages that arrived together, and the room that they take until they are taken in.
+pub(crate) struct Batch {
+    #[expect(
+        clippy::vec_box,
+        reason = "each is passed on in the box that it was decoded into"
+    )]
+    pub(crate) messages: Vec<Box<Message>>,
+    /// Given back when the core took the messages in.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// A known member, and the tasks that work for it.
+struct Known {
+    link: Arc<Link>,
+    tasks: Vec<AbortHandle>,
+    /// A member of the cluster; otherwise somebody who asked us before we knew of it.
+    is_member: bool,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What the tasks of the peer thread share.
+struct Net {
+    identity: Identity,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    dialer: Arc<Dialer>,
+    /// `--raft-read-timeout`: silence after which a stream is given up.
+    read_limit: Duration,
+    /// `--raft-write-timeout`: how long a write may make no progress.
+    write_limit: Duration,
+    /// Written by the router and by strangers' requests, read by requests.
+    known: Mutex<BTreeMap<MemberId, Known>>,
+    /// Connections that are open at the listeners.
+    connections: Arc<AtomicUsize>,
+    /// Room for the bodies of requests.
+    uploads: Semaphore,
+    stopper: Stopper,
+}
+
+impl Net {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<MemberId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link to a member of the cluster.
+    fn peer(&self, id: MemberId) -> Option<Arc<Link>> {
+        let known = self.known();
+        let found = known.get(&id).filter(|known| known.is_member)?;
+        Some(Arc::clone(&found.link))
+    }
+
+    fn is_removed(&self, id: MemberId) -> bool {
+        self.shared.view.members().is_removed(id)
+    }
+
+    fn deliver(&self, batch: Batch) {
+        self.shared.core.push(ToCore::Messages(batch));
+    }
+
+    fn report_unreachable(&self, peer: MemberId) {
+        self.shared.core.push(ToCore::Unreachable(peer));
+    }
+
+    /// Another member says that this one was removed, which it may not have applied itself.
+    fn on_removed(&self) {
+        tracing::warn!(
+            "member-id" = %self.identity.member,
+            "server error: the member has been permanently removed from the cluster; \
+             data-dir used by this member must be removed"
+        );
+        self.stopper.stop();
+    }
+
+    fn meters(&self, id: MemberId) -> Meters {
+        let (local, remote) = (self.identity.member.to_string(), id.to_string());
+        let metrics = &self.metrics;
+        metrics.known_peers.with([&local, &remote]).set(1);
+        Meters {
+            sent_bytes: metrics.peer_sent_bytes.with([&remote]),
+            sent_failures: metrics.peer_sent_failures.with([&remote]),
+            received_bytes: metrics.peer_received_bytes.with([&remote]),
+            is_active: metrics.active_peers.with([&local, &remote]),
+            disconnected: metrics.disconnected_peers.with([&local, &remote]),
+        }
+    }
+
+    /// Remembers where a stranger is found, so that what raft has for it can be sent.
+    fn add_remote(self: &Arc<Self>, id: MemberId, urls: &str) {
+        let urls: Vec<Url> = urls
+            .split(',')
+            .filter_map(|url| Url::parse(url).ok())
+            .collect();
+        if urls.is_empty() || id == self.identity.member {
+            return;
+        }
+        let mut known = self.known();
+        if known.contains_key(&id) || known.len() >= REMOTES_MAX {
+            return;
+        }
+        tracing::info!("remote-peer-id" = %id, "started HTTP pipelining with remote peer");
+        let link = Arc::new(Link::new(id, urls, self.meters(id)));
+        let worker = tokio::spawn(pipeline::run(Arc::clone(self), Arc::clone(&link)));
+        let tasks = vec![worker.abort_handle()];
+        known.insert(
+            id,
+            Known {
+                link,
+                tasks,
+                is_member: false,
+            },
+        );
+    }
+}
+
+/// The thread that talks to the other members.
+pub(crate) struct Peers {
+    outbox: Arc<Outbox>,
+    stopping: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peers {
+    /// Starts the thread; from now on the listeners answer.
+    ///
+    /// # Errors
+    /// The system refuses a thread, an epoll instance or a socket.
+    pub(crate) fn start(
+        config: &Config,
+        shared: &Arc<Shared>,
+        listeners: Vec<front::Listener>,
+        stopper: Stopper,
+    ) -> io::Result<Peers> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let urls: Vec<String> = config
+            .cluster
+            .advertise_peer
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let election = config.raft.heartbeat * config.raft.election_ticks;
+        let limit = |flag| {
+            let ns = u64::try_from(config.raw.duration_ns(flag)).unwrap_or(0);
+            Duration::from_nanos(ns).max(LIMIT_MIN)
+        };
+        let write_limit = limit("raft-write-timeout");
+        let net = Arc::new(Net {
+            identity: Identity {
+                member: shared.member,
+                cluster: shared.cluster,
+                urls: urls.join(","),
+            },
+            shared: Arc::clone(shared),
+            metrics: Arc::clone(&shared.metrics),
+            dialer: Arc::new(Dialer::new(DIAL_BASE + election / 5, write_limit)),
+            read_limit: limit("raft-read-timeout"),
+            write_limit,
+            known: Mutex::default(),
+            connections: Arc::default(),
+            uploads: Semaphore::new(upload::PIECES_MAX),
+            stopper,
+        });
+        let local = net.identity.member.to_string();
+        net.metrics.known_peers.with([&local, &local]).set(1);
+        {
+            let _on_runtime = runtime.enter();
+            for listener in listeners {
+                serve::listen(&net, listener)?;
+            }
+        }
+        let outbox = Arc::clone(&shared.peers);
+        let (stopping, mut stop) = watch::channel(false);
+        let thread = std::thread::Builder::new()
+            .name("peers".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = router::run(&net) => {}
+                        _ = stop.wait_for(|stop| *stop) => {}
+                    }
+                });
+                // A blocking task may hang in the resolver.
+                runtime.shutdown_background();
+            })?;
+        Ok(Peers {
+            outbox,
+            stopping,
+            thread: Some(thread),
+        })
+    }
+
+    /// Closes every connection and listener.
+    pub(crate) fn stop(mut self) {
+        self.stopping.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the peer thread panicked");
+        }
+        self.outbox.close();
+    }
+}

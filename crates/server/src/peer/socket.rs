@@ -1,0 +1,146 @@
+//! Connections between members: dialing, and giving up on one whose other end does not read.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use crate::config::Url;
+
+/// Any kind of connection.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// Opens connections to other members.
+pub(super) struct Dialer {
+    /// Bound of one attempt.
+    limit: Duration,
+    /// How long a write may make no progress.
+    write_limit: Duration,
+}
+
+impl Dialer {
+    pub(super) fn new(limit: Duration, write_limit: Duration) -> Dialer {
+        Dialer { limit, write_limit }
+    }
+
+    /// Connects to a URL.
+    ///
+    /// # Errors
+    /// Nobody is there, or the time is over.
+    pub(super) async fn connect(&self, url: &Url) -> io::Result<Timed<Box<dyn Socket>>> {
+        let connected = timeout(self.limit, open(url));
+        let socket = connected.await.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(Timed::new(socket, self.write_limit))
+    }
+}
+
+async fn open(url: &Url) -> io::Result<Box<dyn Socket>> {
+    if url.scheme().is_secure() {
+        let why = format!("dial {url}: TLS between members is not set up");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    }
+    if url.scheme().is_unix() {
+        return Ok(Box::new(UnixStream::connect(url.address()).await?));
+    }
+    let stream = TcpStream::connect(url.address()).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
+}
+
+/// A connection on which a write that makes no progress for too long fails.
+pub(super) struct Timed<S> {
+    socket: S,
+    limit: Duration,
+    /// Runs while a write waits.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Kept when no write waits, so that a busy connection does not allocate one per wait.
+    spare: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Timed<S> {
+    pub(super) fn new(socket: S, limit: Duration) -> Timed<S> {
+        Timed {
+            socket,
+            limit,
+            deadline: None,
+            spare: None,
+        }
+    }
+
+    fn judge<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            if let Some(deadline) = self.deadline.take() {
+                self.spare = Some(deadline);
+            }
+            return poll;
+        }
+        let limit = self.limit;
+        let spare = &mut self.spare;
+        let deadline = self.deadline.get_or_insert_with(|| match spare.take() {
+            Some(mut deadline) => {
+                deadline.as_mut().reset(Instant::now() + limit);
+                deadline
+            }
+            None => Box::pin(sleep(limit)),
+        });
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.judge(context, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.socket).poll_write_vectored(context, pieces);
+        self.judge(context, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.socket).poll_flush(context);
+        self.judge(context, poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.socket).poll_shutdown(context);
+        self.judge(context, poll)
+    }
+}

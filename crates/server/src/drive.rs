@@ -16,6 +16,7 @@
 
 pub(crate) mod commit;
 pub(crate) mod core;
+pub(crate) mod defrag;
 pub(crate) mod entry;
 pub(crate) mod hashing;
 pub(crate) mod lessor;

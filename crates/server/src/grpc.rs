@@ -130,6 +130,7 @@ impl Services {
             Rpc::MemberList => self.member_list(net, waiting, &message),
             Rpc::Alarm => self.alarm(net, waiting, message),
             Rpc::Status => self.status(net, waiting),
+            Rpc::Defragment => self.defragment(waiting, &message),
             Rpc::Snapshot => self.snapshot(waiting, &message),
             Rpc::Hash => self.hash(waiting),
             Rpc::HashKv => self.hash_kv(waiting, &message),

@@ -133,8 +133,12 @@ families! {
         "etcd_debugging_snap_save_total_duration_seconds", "Time of saving a raft snapshot.";
     backend_commit: Histogram = waiting(),
         "etcd_disk_backend_commit_duration_seconds", "Time of committing the database.";
+    defrag: Histogram = Histogram::exponential(0.1, 2.0, 13),
+        "etcd_disk_backend_defrag_duration_seconds", "Time of defragmenting the database.";
     backend_snapshot: Histogram = Histogram::exponential(0.01, 2.0, 17),
         "etcd_disk_backend_snapshot_duration_seconds", "Time of sending the database.";
+    defrag_inflight: Gauge = Gauge::default(),
+        "etcd_disk_defrag_inflight", "1 while the database is being defragmented.";
     wal_fsync: Histogram = waiting(),
         "etcd_disk_wal_fsync_duration_seconds", "Time of syncing the write-ahead log.";
     wal_write_bytes: Gauge = Gauge::default(),

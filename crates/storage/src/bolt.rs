@@ -15,6 +15,7 @@
 
 mod cache;
 mod check;
+mod defrag;
 mod error;
 mod file;
 mod freelist;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use check::{Report, Violation};
+pub use defrag::{Defrag, DefragStep};
 pub use error::{Damage, Error};
 pub use image::Image;
 pub use read::{Cursor, ReadTx};
@@ -122,10 +124,19 @@ struct Shared {
 struct State {
     /// The newest durable state.
     meta: Meta,
+    /// The high-water mark of the state before, which the other meta page may still hold.
+    mark_before: PageId,
     /// Open read transactions by the state that they see.
-    readers: BTreeMap<TxId, usize>,
+    readers: BTreeMap<TxId, Readers>,
     /// Pages below the high-water mark that the newest state does not use.
     unused_pages: u64,
+}
+
+/// Read transactions on one state.
+#[derive(Clone, Copy, Debug)]
+struct Readers {
+    count: usize,
+    high_water: PageId,
 }
 
 /// What only the write transaction may touch.
@@ -156,6 +167,7 @@ impl Db {
         let unused_pages = freelist.unused_pages() + stored_freelist.map_or(0, |run| run.pages);
         let state = State {
             meta,
+            mark_before: PageId(file_bytes / u64::from(meta.page_size)),
             readers: BTreeMap::new(),
             unused_pages,
         };
@@ -179,16 +191,22 @@ impl Db {
 
     /// A transaction on the newest state.
     pub fn begin_read(&self) -> ReadTx {
-        let mut state = self.shared.state();
-        let meta = state.meta;
-        *state.readers.entry(meta.tx).or_default() += 1;
-        drop(state);
+        let meta = self.shared.state().pin_newest();
         ReadTx {
             pin: Arc::new(Pin {
                 shared: Arc::clone(&self.shared),
                 meta,
             }),
         }
+    }
+
+    /// Gives the end of the file back that no state needs: neither of the two that the meta pages
+    /// hold, nor one that a reader sees.
+    fn cut(&self) -> Result<()> {
+        let mut writer = self.shared.take_writer();
+        let cut = self.shared.cut(&mut writer.file_bytes);
+        self.shared.end_write(writer);
+        cut
     }
 
     /// The right to change the database; waits until the running write transaction ends.
@@ -255,12 +273,36 @@ impl Db {
 
     /// Read transactions that are open now.
     pub fn open_readers(&self) -> usize {
-        self.shared.state().readers.values().sum()
+        self.shared
+            .state()
+            .readers
+            .values()
+            .map(|one| one.count)
+            .sum()
+    }
+
+    /// True once a sync or a meta write has failed: what the file holds is unknown.
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.store.is_poisoned()
     }
 
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+}
+
+impl State {
+    /// Notes one more reader of the newest state.
+    fn pin_newest(&mut self) -> Meta {
+        let high_water = self.meta.high_water;
+        let readers = self.readers.entry(self.meta.tx);
+        let readers = readers.or_insert(Readers {
+            count: 0,
+            high_water,
+        });
+        readers.count += 1;
+        self.meta
     }
 }
 
@@ -272,9 +314,9 @@ impl Shared {
 
     fn unpin(&self, tx: TxId) {
         let mut state = self.state();
-        if let Some(count) = state.readers.get_mut(&tx) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(readers) = state.readers.get_mut(&tx) {
+            readers.count -= 1;
+            if readers.count == 0 {
                 state.readers.remove(&tx);
             }
         }
@@ -300,8 +342,33 @@ impl Shared {
 
     fn publish(&self, meta: Meta, unused_pages: u64) {
         let mut state = self.state();
+        state.mark_before = state.meta.high_water;
         state.meta = meta;
         state.unused_pages = unused_pages;
+    }
+
+    /// Cuts the file to the highest mark that is still known, in steps of its growth.
+    fn cut(&self, file_bytes: &mut u64) -> Result<()> {
+        if self.store.is_poisoned() {
+            return Err(Error::Poisoned);
+        }
+        let (mark, page_size) = {
+            let state = self.state();
+            let readers = state.readers.values().map(|one| one.high_water);
+            let mark = readers.fold(state.meta.high_water.max(state.mark_before), PageId::max);
+            (mark, u64::from(state.meta.page_size))
+        };
+        let needed = (mark.0 * page_size).next_multiple_of(self.grow_bytes.max(1));
+        if needed < *file_bytes {
+            let failed = |source| Error::Io {
+                what: "cut the database file",
+                offset: needed,
+                source,
+            };
+            self.store.file.set_len(needed).map_err(failed)?;
+            *file_bytes = needed;
+        }
+        Ok(())
     }
 
     /// Makes the file hold `needed` bytes.

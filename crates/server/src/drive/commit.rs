@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::core::ToCore;
+use super::defrag::Defragmenter;
 use super::mailbox::Mailbox;
 use super::persist::WalSlot;
 use super::post::{Mail, Post};
@@ -28,6 +29,8 @@ pub(crate) enum ToCommit {
     Now(oneshot::Sender<()>),
     /// Commit, then hand out the file as it is.
     Pin(Token),
+    /// Defragment the database, in steps beside the commits.
+    Defragment(Token),
     /// Write a raft snapshot.
     Snapshot(Snapshot),
     /// Commit and end.
@@ -48,6 +51,7 @@ pub(crate) struct CommitThread {
     pub(crate) post: Post,
     /// `--backend-batch-interval`
     pub(crate) interval: Duration,
+    pub(crate) defrag: Defragmenter,
 }
 
 impl CommitThread {
@@ -55,9 +59,17 @@ impl CommitThread {
         let mut due: Option<Instant> = None;
         let mut messages = Vec::new();
         loop {
-            if !self.inbox.wait(&mut messages, due) {
-                due = None;
-                self.commit();
+            let step_due = self.defrag.due();
+            let wake = due.into_iter().chain(step_due).min();
+            if !self.inbox.wait(&mut messages, wake) {
+                let now = Instant::now();
+                if due.is_some_and(|due| due <= now) {
+                    due = None;
+                    self.commit();
+                }
+                if step_due.is_some_and(|due| due <= now) {
+                    self.defrag.step(&mut self.committer, &mut self.post);
+                }
             }
             for message in messages.drain(..) {
                 match message {
@@ -74,6 +86,7 @@ impl CommitThread {
                         let _ = done.send(());
                     }
                     ToCommit::Pin(token) => self.pin(token),
+                    ToCommit::Defragment(token) => self.defrag.ask(token),
                     ToCommit::Snapshot(snapshot) => self.snapshot(&snapshot),
                     ToCommit::Stop => {
                         self.commit();
@@ -89,6 +102,7 @@ impl CommitThread {
         let begin = Instant::now();
         match self.committer.commit() {
             Ok(committed) if committed.ops > 0 => {
+                self.defrag.consider(begin);
                 self.shared
                     .metrics
                     .backend_commit

@@ -11,6 +11,7 @@ use storage::fs::Fs;
 
 use super::commit::{CommitThread, ToCommit};
 use super::core::{Core, ToCore};
+use super::defrag::Defragmenter;
 use super::hashing::{HashThread, ToHash};
 use super::lessor::Lessor;
 use super::mailbox::Mailbox;
@@ -73,6 +74,7 @@ pub(crate) fn start(
         wals_max: config.raft.wals_max.unwrap_or(0),
         core: Arc::clone(&shared.core),
         post: post(),
+        defrag: Defragmenter::new(Arc::clone(&shared)),
         interval: config.backend.batch_interval,
     };
     let core = Core {

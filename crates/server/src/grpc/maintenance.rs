@@ -10,6 +10,7 @@ use prost::Message;
 
 use super::pending::{Pending, Read, Waiting};
 use super::{Services, decode};
+use crate::drive::commit::ToCommit;
 use crate::drive::entry;
 use crate::drive::hashing::ToHash;
 use crate::drive::post::token;
@@ -67,6 +68,14 @@ impl Services {
             revision: request.revision,
             token,
         });
+        Ok(())
+    }
+
+    pub(super) fn defragment(&mut self, waiting: Waiting, message: &Bytes) -> Result<(), Status> {
+        let _: pb::DefragmentRequest = decode(message.clone())?;
+        let slot = self.slots.insert(Pending::Answer(waiting));
+        let token = token(self.thread, slot);
+        self.shared.commits.push(ToCommit::Defragment(token));
         Ok(())
     }
 

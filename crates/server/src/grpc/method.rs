@@ -38,6 +38,7 @@ methods! {
     Alarm Unary "/etcdserverpb.Maintenance/Alarm";
     Watch Streaming "/etcdserverpb.Watch/Watch";
     Status Unary "/etcdserverpb.Maintenance/Status";
+    Defragment Unary "/etcdserverpb.Maintenance/Defragment";
     Snapshot Unary "/etcdserverpb.Maintenance/Snapshot";
     Hash Unary "/etcdserverpb.Maintenance/Hash";
     HashKv Unary "/etcdserverpb.Maintenance/HashKV";

@@ -128,6 +128,29 @@ impl Committer {
         Ok(())
     }
 
+    /// Makes one step of a defragmentation, which changes no content; a new run begins with a
+    /// default [`bolt::Defrag`].
+    ///
+    /// # Errors
+    /// The file could not be written. Where it is unknown what it holds now, every later call
+    /// fails; otherwise the file is as it was.
+    pub fn defragment(&mut self, run: &mut bolt::Defrag) -> Result<bolt::DefragStep, Error> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(Error::Failed);
+        }
+        let step = self.shared.db.defragment(run);
+        if step.is_err() && self.shared.db.is_poisoned() {
+            self.shared.failed.store(true, Ordering::Release);
+        }
+        step.map_err(|source| Error::Commit { source })
+    }
+
+    /// True once a call has failed after which nothing may be committed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
     /// Commits, then pins the file as it is: exactly the state at the returned applied index.
     ///
     /// # Errors

@@ -42,6 +42,54 @@ impl Freelist {
         Some(PageId(first))
     }
 
+    /// Takes `pages` neighbouring pages as low in the file as they are to be had.
+    pub(super) fn take_lowest(&mut self, pages: u64) -> Option<PageId> {
+        let first = self.lowest(pages)?;
+        let len = self.free[&first.0];
+        self.remove(first.0, len);
+        if len > pages {
+            self.insert(first.0 + pages, len - pages);
+        }
+        Some(first)
+    }
+
+    /// Where the lowest free run of at least `pages` pages begins.
+    pub(super) fn lowest(&self, pages: u64) -> Option<PageId> {
+        let mut runs = self.free.iter();
+        runs.find(|(_, len)| **len >= pages)
+            .map(|(&first, _)| PageId(first))
+    }
+
+    /// Free pages below a page.
+    pub(super) fn free_below(&self, end: u64) -> u64 {
+        let below = self.free.range(..end);
+        below.map(|(&first, &len)| len.min(end - first)).sum()
+    }
+
+    /// Pages that wait for readers to leave.
+    pub(super) fn pending_pages(&self) -> u64 {
+        self.pending_pages
+    }
+
+    /// Whether a free run ends at the high-water mark.
+    pub(super) fn ends_at(&self, high_water: PageId) -> bool {
+        let last = self.free.last_key_value();
+        last.is_some_and(|(first, len)| first + len == high_water.0)
+    }
+
+    /// Takes the free run that ends at the high-water mark, if there is one.
+    pub(super) fn trim(&mut self, high_water: PageId) -> Option<Run> {
+        let (&first, &len) = self.free.last_key_value()?;
+        if first + len != high_water.0 {
+            return None;
+        }
+        self.remove(first, len);
+        Some(Run {
+            first: PageId(first),
+            pages: len,
+        })
+    }
+
     /// Makes a run usable at once, joined with the runs beside it.
     pub(super) fn put(&mut self, run: Run) {
         let (mut first, mut len) = (run.first.0, run.pages);

@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 
+use super::defrag::Action;
 use super::error::{Damage, Error};
 use super::freelist::Run;
 use super::page::{self, BUCKET_FLAG, ELEMENT_BYTES, HEADER_BYTES, Kind, Page};
@@ -377,6 +378,58 @@ impl Loader<'_> {
         Ok(())
     }
 
+    /// Takes pages into memory that are to be written elsewhere, or together.
+    pub(super) fn rearrange(&mut self, root: &mut Link, action: &Action) -> Result<()> {
+        match action {
+            Action::Leaf { key } => self.leaf(root, key).map(|_| ()),
+            Action::Branch { key, depth } => {
+                let mut link = root;
+                for _ in 0..*depth {
+                    let Node::Branch(branch) = self.load(link)? else {
+                        return Ok(());
+                    };
+                    let index = branch.child_index(key);
+                    link = self.load_child(branch, index)?;
+                }
+                self.load(link).map(|_| ())
+            }
+            Action::Join { key, count } => self.join(root, key, *count),
+        }
+    }
+
+    /// Joins leaves under one branch, from the one with this key on.
+    fn join(&mut self, root: &mut Link, key: &[u8], count: usize) -> Result<()> {
+        let mut link = root;
+        for _ in 0..DEPTH_MAX {
+            let Node::Branch(branch) = self.load(link)? else {
+                return Ok(());
+            };
+            let index = branch.child_index(key);
+            self.load_child(branch, index)?;
+            if !matches!(branch.children[index].link, Link::Node(Node::Leaf(_))) {
+                link = &mut branch.children[index].link;
+                continue;
+            }
+            let end = (index + count).min(branch.children.len());
+            for next in index + 1..end {
+                self.load_child(branch, next)?;
+            }
+            let mut joined: Vec<Child> = branch.children.drain(index + 1..end).collect();
+            branch.shrunk |= !joined.is_empty();
+            let mixed = || Error::damaged(PageId(0), Damage::MixedKinds);
+            for right in joined.drain(..) {
+                let (Link::Node(left), Link::Node(right)) =
+                    (&mut branch.children[index].link, right.link)
+                else {
+                    return Err(mixed());
+                };
+                left.absorb(right).ok_or_else(mixed)?;
+            }
+            return Ok(());
+        }
+        Err(Error::damaged(PageId(0), Damage::TooDeep))
+    }
+
     /// Drops empty nodes and merges sparse ones, leaving a tree that can be written.
     pub(super) fn settle_root(&mut self, root: &mut Link) -> Result<()> {
         if let Link::Node(Node::Branch(branch)) = root {
@@ -563,6 +616,25 @@ fn spill_branch(
         out.push((first.clone(), id));
         rest -= bytes - HEADER_BYTES;
         children = later;
+    }
+}
+
+/// Pages on which items of these sizes are laid out, all of them at once.
+pub(super) fn leaf_pages(mut sizes: &[usize], fill: usize, page_size: usize) -> usize {
+    let mut rest = HEADER_BYTES + sizes.iter().sum::<usize>();
+    let mut pages = 0;
+    loop {
+        if rest <= page_size {
+            return pages + 1;
+        }
+        let each = sizes.iter().copied();
+        let (len, bytes) = cut(each, HEADER_BYTES, page_size * fill / 100, 1);
+        pages += bytes.div_ceil(page_size);
+        if len == sizes.len() {
+            return pages;
+        }
+        rest -= bytes - HEADER_BYTES;
+        sizes = &sizes[len..];
     }
 }
 

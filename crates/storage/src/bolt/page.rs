@@ -347,6 +347,12 @@ impl Page {
         HEADER_BYTES + self.len() * ELEMENT_BYTES + content as usize
     }
 
+    /// Bytes of an element with its entry in the table.
+    pub(super) fn item_bytes(&self, index: usize) -> usize {
+        let span = span(&self.bytes, self.kind, index);
+        ELEMENT_BYTES + (span.end - span.key) as usize
+    }
+
     pub(super) fn item(&self, index: usize) -> Item {
         Item {
             key: self.key_bytes(index),

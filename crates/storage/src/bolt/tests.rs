@@ -9,6 +9,7 @@ use crate::fs::RealFs;
 
 mod crash;
 mod damage;
+mod defrag;
 mod format;
 mod model;
 mod readers;

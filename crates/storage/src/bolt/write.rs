@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::defrag::{self, Action};
 use super::error::{Damage, Error};
 use super::freelist::{Freelist, Run};
 use super::meta::Meta;
@@ -12,7 +13,7 @@ use super::node::{Change, Item, Leaf, Link, Loader, Node, Sink, spill_root};
 use super::page::{BUCKET_BYTES, BUCKET_FLAG, KEY_BYTES_MAX, Page, VALUE_BYTES_MAX};
 use super::read::{Bucket, BucketRoot, leaf_under};
 use super::store::Fresh;
-use super::{PageId, Result, Shared, TxId, Writer};
+use super::{Db, PageId, Result, Shared, TxId, Writer};
 
 /// Percent to which pages are filled when a node is split. Revisions arrive in order, so that
 /// inserting between two of them never happens in the bucket that holds them.
@@ -50,6 +51,8 @@ pub struct WriteTx {
     freed: Vec<Run>,
     /// A call failed half-way: the trees are not to be committed.
     failed: bool,
+    /// Pages are filled, and lie as low in the file as there is room.
+    packed: bool,
 }
 
 impl WriteTx {
@@ -63,6 +66,7 @@ impl WriteTx {
             trees: BTreeMap::new(),
             freed: Vec::new(),
             failed: false,
+            packed: false,
         }
     }
 
@@ -153,6 +157,85 @@ impl WriteTx {
         Ok(true)
     }
 
+    /// Mark and used pages of the state before, in pages.
+    pub(super) fn extent(&self) -> (u64, u64) {
+        let mark = self.meta.high_water.0;
+        (mark, mark - self.freelist().unused_pages())
+    }
+
+    fn freelist(&self) -> &Freelist {
+        let writer = self.writer.as_ref();
+        &writer
+            .expect("only the end of the transaction takes it")
+            .freelist
+    }
+
+    pub(super) fn page_size(&self) -> usize {
+        self.shared.store.page_size
+    }
+
+    pub(super) fn pending_pages(&self) -> u64 {
+        self.freelist().pending_pages()
+    }
+
+    pub(super) fn free_below(&self, end: u64) -> u64 {
+        self.freelist().free_below(end)
+    }
+
+    /// Whether so many neighbouring pages are free below a page.
+    pub(super) fn has_run(&self, pages: u64, below: PageId) -> bool {
+        let lowest = self.freelist().lowest(pages);
+        lowest.is_some_and(|first| first < below)
+    }
+
+    pub(super) fn page_uncached(&self, id: PageId) -> Result<Page> {
+        self.shared.store.read_page(id, self.meta.high_water)
+    }
+
+    /// The first top-level bucket that is not before `name`, as it was before this transaction.
+    pub(super) fn bucket_from(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        // The newest state is this transaction's own while it lasts.
+        let db = Db {
+            shared: Arc::clone(&self.shared),
+        };
+        let names = db.begin_read().buckets()?;
+        let found = names.into_iter().find(|found| &found[..] >= name);
+        Ok(found.map(|found| found.to_vec()))
+    }
+
+    /// Moves and joins pages of a bucket.
+    pub(super) fn rearrange(&mut self, bucket: &[u8], actions: &[Action]) -> Result<()> {
+        if actions.is_empty() {
+            return Ok(());
+        }
+        self.packed = true;
+        self.change(bucket, |loader, root| {
+            let mut actions = actions.iter();
+            actions.try_for_each(|action| loader.rearrange(root, action))
+        })
+    }
+
+    /// Moves the root of the tree of buckets if it lies at this page or beyond.
+    pub(super) fn move_root(&mut self, from: PageId) -> Result<()> {
+        if !matches!(self.root, Link::Page(id) if id >= from) {
+            return Ok(());
+        }
+        let (key, depth) = (Bytes::new(), 0);
+        self.run(|loader, root| loader.rearrange(root, &Action::Branch { key, depth }))
+    }
+
+    /// Commits what [`WriteTx::rearrange`] did, and the mark alone where nothing changed.
+    pub(super) fn commit_packed(mut self) -> Result<CommitStats> {
+        self.packed = true;
+        self.commit()
+    }
+
+    /// Whether a commit without changes lets more of the file's end be cut.
+    pub(super) fn has_loose_end(&self) -> bool {
+        let mark = self.meta.high_water;
+        self.freelist().ends_at(mark) || self.shared.state().mark_before > mark
+    }
+
     /// Runs a change on the tree of buckets.
     fn run<T>(&mut self, run: impl FnOnce(&mut Loader<'_>, &mut Link) -> Result<T>) -> Result<T> {
         let mut loader = Loader {
@@ -173,7 +256,8 @@ impl WriteTx {
         if self.failed {
             return Err(Error::Aborted);
         }
-        if self.trees.is_empty() && matches!(self.root, Link::Page(_)) {
+        let is_clean = self.trees.is_empty() && matches!(self.root, Link::Page(_));
+        if is_clean && !(self.packed && self.has_loose_end()) {
             return Ok(CommitStats {
                 tx: self.meta.tx,
                 ..CommitStats::default()
@@ -183,14 +267,18 @@ impl WriteTx {
             .writer
             .take()
             .expect("only the end of the transaction takes it");
-        let mut spill = Spill::new(&mut writer.freelist, &self.shared, self.meta.high_water);
+        let mut spill = Spill::new(&mut writer.freelist, &self);
         let built = build(&mut self, &mut spill);
         let Spill {
-            high_water,
+            mut high_water,
             fresh,
-            taken,
+            mut taken,
             ..
         } = spill;
+        if let Some(end) = writer.freelist.trim(high_water) {
+            high_water = end.first;
+            taken.push(end);
+        }
         let written = built.and_then(|root| {
             let tx = TxId(self.meta.tx.0 + 1);
             let meta = Meta {
@@ -260,7 +348,7 @@ impl WriteTx {
     }
 
     /// A bucket that this transaction has not changed.
-    fn find_bucket(&self, name: &[u8]) -> Result<Option<Bucket>> {
+    pub(super) fn find_bucket(&self, name: &[u8]) -> Result<Option<Bucket>> {
         match self.find(&self.root, name)? {
             Some(item) if item.flags == BUCKET_FLAG => {
                 // The leaf was proved to hold the item; only the bucket's header can be wrong.
@@ -312,7 +400,9 @@ fn build(tx: &mut WriteTx, spill: &mut Spill<'_>) -> Result<PageId> {
     let mut root = std::mem::replace(&mut tx.root, Link::Page(tx.meta.root));
     for (name, mut tree) in std::mem::take(&mut tx.trees) {
         loader.settle_root(&mut tree.root)?;
-        let fill = if name == APPEND_BUCKET {
+        let fill = if tx.packed {
+            defrag::FILL
+        } else if name == APPEND_BUCKET {
             FILL_APPEND
         } else {
             FILL
@@ -380,6 +470,7 @@ fn check_value(value: &[u8]) -> Result<()> {
 struct Spill<'a> {
     freelist: &'a mut Freelist,
     page_size: usize,
+    packed: bool,
     high_water: PageId,
     fresh: Vec<Fresh>,
     /// What came from the freelist, to be given back when the commit fails.
@@ -387,12 +478,12 @@ struct Spill<'a> {
 }
 
 impl<'a> Spill<'a> {
-    fn new(freelist: &'a mut Freelist, shared: &Shared, high_water: PageId) -> Spill<'a> {
-        let page_size = shared.store.page_size;
+    fn new(freelist: &'a mut Freelist, tx: &WriteTx) -> Spill<'a> {
         Spill {
             freelist,
-            page_size,
-            high_water,
+            page_size: tx.shared.store.page_size,
+            packed: tx.packed,
+            high_water: tx.meta.high_water,
             fresh: Vec::new(),
             taken: Vec::new(),
         }
@@ -405,7 +496,12 @@ impl Sink for Spill<'_> {
     }
 
     fn allocate(&mut self, pages: u64) -> PageId {
-        if let Some(first) = self.freelist.take(pages) {
+        let place = if self.packed {
+            self.freelist.take_lowest(pages)
+        } else {
+            self.freelist.take(pages)
+        };
+        if let Some(first) = place {
             self.taken.push(Run { first, pages });
             return first;
         }

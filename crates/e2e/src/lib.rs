@@ -6,6 +6,7 @@
 
 pub mod acceptance;
 pub mod bad;
+pub mod clients;
 pub mod dpkg;
 pub mod http;
 pub mod kv;

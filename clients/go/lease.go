@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -22,6 +23,7 @@ func (t *talk) leases() {
 		if left.TTL < 50 || left.TTL > 60 {
 			fail("%d of 60 s are left", left.TTL)
 		}
+		slices.SortFunc(left.Keys, bytes.Compare)
 		same("keys", fmt.Sprintf("%s", left.Keys), "[lease/a lease/b]")
 		same("key's lease", must(t.client.Get(t.ctx, "lease/a")).Kvs[0].Lease, int64(lease.ID))
 	})

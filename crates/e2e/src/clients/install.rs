@@ -138,24 +138,23 @@ fn etcdctl(binary: PathBuf, version: &str) -> Result<Vec<PathBuf>, Error> {
 
 fn python(own: &Path, name: &str) -> Result<Vec<PathBuf>, Error> {
     let sources = programs().join("python");
-    let wanted = std::fs::read(sources.join(format!("talk-{name}.txt")))?;
+    environment(own, &sources.join(format!("talk-{name}.txt")))?;
+    let program = sources.join(format!("talk-{name}.py"));
+    Ok(vec![own.join("bin/python3"), program])
+}
+
+/// A virtual environment with the packages that `list` names, made anew when the list changes.
+fn environment(own: &Path, list: &Path) -> Result<(), Error> {
+    let wanted = std::fs::read(list)?;
     let installed = own.join("installed.txt");
-    let interpreter = own.join("bin/python3");
-    if std::fs::read(&installed).ok().as_ref() != Some(&wanted) {
-        succeed(in_directory("python3", own).args(["-m", "venv", "--clear", "."]))?;
-        std::fs::write(own.join("wanted.txt"), &wanted)?;
-        succeed(in_directory(&interpreter, own).args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-            "wanted.txt",
-        ]))?;
-        std::fs::rename(own.join("wanted.txt"), installed)?;
+    if std::fs::read(&installed).ok().as_ref() == Some(&wanted) {
+        return Ok(());
     }
-    Ok(vec![interpreter, sources.join(format!("talk-{name}.py"))])
+    succeed(in_directory("python3", own).args(["-m", "venv", "--clear", "."]))?;
+    let mut pip = in_directory(own.join("bin/python3"), own);
+    pip.args(["-m", "pip", "install", "--quiet", "-r"]).arg(list);
+    succeed(pip.env("PIP_DISABLE_PIP_VERSION_CHECK", "1"))?;
+    Ok(std::fs::write(installed, wanted)?)
 }
 
 fn node(own: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -178,13 +177,20 @@ fn node(own: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn rust(own: &Path) -> Result<Vec<PathBuf>, Error> {
+    let sources = programs().join("rust");
+    // The crate compiles its schemas while it is built.
+    let compiler = own.join("compiler");
+    std::fs::create_dir_all(&compiler)?;
+    environment(&compiler, &sources.join("compiler.txt"))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    succeed(
-        in_directory(cargo, &programs().join("rust"))
-            .args(["build", "--quiet", "--locked", "--target-dir"])
-            .arg(own),
-    )?;
-    Ok(vec![own.join("debug/conversation")])
+    let mut build = in_directory(cargo, &sources);
+    build.args(["build", "--quiet", "--locked", "--target-dir"]);
+    build
+        .arg(own.join("target"))
+        .env("PROTOC", sources.join("protoc.sh"))
+        .env("PROTOC_PYTHON", compiler.join("bin/python3"));
+    succeed(&mut build)?;
+    Ok(vec![own.join("target/debug/conversation")])
 }
 
 fn go(own: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -170,7 +170,8 @@ await 'the old events have come' holds "$work/old" $'PUT\nwatch/a\n1\nDELETE\nwa
 finish "${children[-1]}"
 
 step watch with a command
-background "$work/exec" watch watch/b --rev="$begin" -- sh -c 'echo "$ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_VALUE"'
+background "$work/exec" watch watch/b --rev="$begin" -- \
+  sh -c 'echo "$ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_VALUE"'
 await 'the command has run' has "$work/exec" '"PUT" "2"'
 finish "${children[-1]}"
 

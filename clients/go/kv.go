@@ -132,7 +132,8 @@ func (t *talk) ranges() {
 	})
 	t.step("bounds on revisions", func() {
 		get("range/", "range/9 range/4", clientv3.WithPrefix(),
-			clientv3.WithMinModRev(revision), clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend))
+			clientv3.WithMinModRev(revision),
+			clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend))
 		get("range/", "range/0 range/1", clientv3.WithPrefix(), clientv3.WithMaxCreateRev(revision-8))
 	})
 	t.step("at a revision", func() {

@@ -29,7 +29,8 @@ func (t *talk) leases() {
 	})
 	t.step("lease: list", func() {
 		leases := must(t.client.Leases(t.ctx)).Leases
-		listed := slices.ContainsFunc(leases, func(one clientv3.LeaseStatus) bool { return one.ID == lease.ID })
+		is := func(one clientv3.LeaseStatus) bool { return one.ID == lease.ID }
+		listed := slices.ContainsFunc(leases, is)
 		same("listed", listed, true)
 	})
 	t.step("lease: keep alive", func() {

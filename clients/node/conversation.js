@@ -125,7 +125,8 @@ step('delete', async () => {
   for (let number = 0; number < 5; number++) {
     await client.put(`del/${number}`).value('x');
   }
-  same('range', (await client.delete().range(client.range({ start: 'del/1', end: 'del/3' }))).deleted, '2');
+  const middle = client.range({ start: 'del/1', end: 'del/3' });
+  same('range', (await client.delete().range(middle)).deleted, '2');
   same('prefix', (await client.delete().prefix('del/')).deleted, '3');
 });
 
@@ -177,7 +178,10 @@ step('transactions', async () => {
   same('every comparison', all.succeeded, true);
   await refused(
     'duplicate key given in txn request',
-    client.if('x', 'Create', '==', 0).then(client.put('x').value(1), client.put('x').value(2)).commit(),
+    client
+      .if('x', 'Create', '==', 0)
+      .then(client.put('x').value(1), client.put('x').value(2))
+      .commit(),
   );
 });
 

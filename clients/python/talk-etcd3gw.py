@@ -28,7 +28,8 @@ def names(answer):
 def words(event):
     kv = event["kv"]
     # An event of the first kind does not name it: it is the default.
-    return f"{event.get('type', 'PUT')} {kv['key'].decode()} {kv.get('value', b'').decode()}".strip()
+    kind, value = event.get("type", "PUT"), kv.get("value", b"")
+    return f"{kind} {kv['key'].decode()} {value.decode()}".strip()
 
 
 class Watching:
@@ -129,7 +130,12 @@ def transactions(client):
         return client.transaction(
             {
                 "compare": [
-                    {"key": coded("txn/a"), "target": "VALUE", "result": "EQUAL", "value": coded(value)}
+                    {
+                        "key": coded("txn/a"),
+                        "target": "VALUE",
+                        "result": "EQUAL",
+                        "value": coded(value),
+                    }
                 ],
                 "success": [
                     {"request_range": {"key": coded("txn/a")}},
@@ -148,12 +154,8 @@ def transactions(client):
     found, gone = answer["responses"]
     same("value", decoded(found["response_range"]["kvs"][0]["value"]), b"1")
     same("deleted", gone["response_delete_range"]["deleted"], "1")
-    nested = {
-        "success": [
-            {"request_txn": {"success": [{"request_put": {"key": coded("txn/in"), "value": coded("x")}}]}}
-        ]
-    }
-    answer = client.transaction(nested)
+    inner = {"success": [{"request_put": {"key": coded("txn/in"), "value": coded("x")}}]}
+    answer = client.transaction({"success": [{"request_txn": inner}]})
     same("nested", answer["responses"][0]["response_txn"]["succeeded"], True)
     same("value", client.get("txn/in"), [b"x"])
 

@@ -88,6 +88,26 @@ pub(crate) async fn ranges(mut client: Client) -> Outcome {
         let put = client.put(key, format!("{}", 9 - number), None).await?;
         revision = put.header().map_or(0, |header| header.revision());
     }
+    chosen(&mut client, revision).await?;
+    let prefix = || GetOptions::new().with_prefix();
+    let limited = client.get("range/", Some(prefix().with_limit(3))).await?;
+    same(
+        "more and count",
+        (limited.more(), limited.count()),
+        (true, 10),
+    )?;
+    let count = client
+        .get("range/", Some(prefix().with_count_only()))
+        .await?;
+    same("counted", (count.count(), count.kvs().len()), (10, 0))?;
+    let bare = client
+        .get("range/1", Some(GetOptions::new().with_keys_only()))
+        .await?;
+    same("value", bare.kvs()[0].value(), b"")
+}
+
+/// What each option chooses from the ten keys, the last of which was written at `revision`.
+async fn chosen(client: &mut Client, revision: i64) -> Outcome {
     let prefix = || GetOptions::new().with_prefix();
     let sorted = |target, order| prefix().with_limit(2).with_sort(target, order);
     let cases = [
@@ -143,20 +163,7 @@ pub(crate) async fn ranges(mut client: Client) -> Outcome {
         let answer = client.get(key, Some(options)).await?;
         same("keys", keys(&answer).as_str(), wanted)?;
     }
-    let limited = client.get("range/", Some(prefix().with_limit(3))).await?;
-    same(
-        "more and count",
-        (limited.more(), limited.count()),
-        (true, 10),
-    )?;
-    let count = client
-        .get("range/", Some(prefix().with_count_only()))
-        .await?;
-    same("counted", (count.count(), count.kvs().len()), (10, 0))?;
-    let bare = client
-        .get("range/1", Some(GetOptions::new().with_keys_only()))
-        .await?;
-    same("value", bare.kvs()[0].value(), b"")
+    Ok(())
 }
 
 pub(crate) async fn range_stream(client: Client) -> Outcome {

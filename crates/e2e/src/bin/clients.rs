@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use e2e::Error;
 use e2e::clients::{self, CLIENTS, Plan};
 
-const USAGE: &str = "usage: clients --bin ETCD [--only PART_OF_A_NAME] [--work DIR] [--install-only]
+const USAGE: &str =
+    "usage: clients --bin ETCD [--only PART_OF_A_NAME] [--work DIR] [--install-only]
   installs the clients below DIR (by default target/clients) and lets each hold its conversation
   with the server; clients --list names them";
 

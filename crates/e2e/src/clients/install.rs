@@ -152,7 +152,8 @@ fn environment(own: &Path, list: &Path) -> Result<(), Error> {
     }
     succeed(in_directory("python3", own).args(["-m", "venv", "--clear", "."]))?;
     let mut pip = in_directory(own.join("bin/python3"), own);
-    pip.args(["-m", "pip", "install", "--quiet", "-r"]).arg(list);
+    pip.args(["-m", "pip", "install", "--quiet", "-r"])
+        .arg(list);
     succeed(pip.env("PIP_DISABLE_PIP_VERSION_CHECK", "1"))?;
     Ok(std::fs::write(installed, wanted)?)
 }

@@ -336,8 +336,9 @@ step('election with two candidates', async () => {
   const second = election.campaign('second');
   await first.proclaim('still first');
   await observed('still first');
+  const won = second.wait();
   await first.resign();
-  await soon('the hand-over', second.wait());
+  await soon('the hand-over', won);
   await observed('second');
   same('leader', await election.leader(), 'second');
   await second.resign();

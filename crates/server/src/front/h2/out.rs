@@ -5,6 +5,8 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::frame::{self, HEADER_BYTES, PAYLOAD_BYTES_MAX};
+
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +23,14 @@ struct Shared {
     bytes: Bytes,
 }
 
+/// A DATA frame at the end of the buffer, which may still grow.
+struct OpenFrame {
+    stream: u32,
+    /// Where in `buffer` its header is.
+    at: usize,
+    payload: usize,
+}
+
 /// Invariants: `taken <= shared[0].at <= … <= buffer.len()`; `shared_bytes` is the sum of the
 /// pieces' lengths.
 #[derive(Default)]
@@ -30,6 +40,8 @@ pub(crate) struct OutBuffer {
     taken: usize,
     shared: VecDeque<Shared>,
     shared_bytes: usize,
+    /// Nothing of it is written. Not open any more when something else was appended since.
+    open: Option<OpenFrame>,
 }
 
 impl OutBuffer {
@@ -43,6 +55,32 @@ impl OutBuffer {
 
     /// The buffer, to append to.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Begins a DATA frame of so many bytes of payload, or makes room for them in the one of the
+    /// same stream that was appended last; the payload is to be appended by the caller. A peer
+    /// pays for every frame, and some end the connection over many small ones.
+    pub(crate) fn data(&mut self, stream: u32, payload: usize) -> &mut Vec<u8> {
+        if let Some(open) = &mut self.open
+            && open.stream == stream
+            && open.at + HEADER_BYTES + open.payload == self.buffer.len()
+            && open.payload + payload <= PAYLOAD_BYTES_MAX
+            && self.shared.back().is_none_or(|last| last.at <= open.at)
+        {
+            open.payload += payload;
+            let header = frame::header(open.payload, frame::DATA, 0, stream);
+            self.buffer[open.at..open.at + HEADER_BYTES].copy_from_slice(&header);
+        } else {
+            let at = self.buffer.len();
+            let header = frame::header(payload, frame::DATA, 0, stream);
+            self.buffer.extend_from_slice(&header);
+            self.open = Some(OpenFrame {
+                stream,
+                at,
+                payload,
+            });
+        }
         &mut self.buffer
     }
 
@@ -88,6 +126,7 @@ impl OutBuffer {
             "wrote {written} of {} bytes",
             self.len()
         );
+        self.open = None;
         while let Some(first) = self.shared.front_mut() {
             let before = first.at - self.taken;
             if written < before {
@@ -127,6 +166,7 @@ impl OutBuffer {
     pub(crate) fn take_memory(&mut self) -> Vec<u8> {
         debug_assert!(self.is_empty());
         self.taken = 0;
+        self.open = None;
         std::mem::take(&mut self.buffer)
     }
 

@@ -88,8 +88,7 @@ impl Conn {
         stream.send_window -= framed as i32;
         self.send_window -= framed as i64;
         self.write_head(at.slot);
-        let out = self.out.tail();
-        out.extend_from_slice(&frame::header(framed, frame::DATA, 0, at.id));
+        let out = self.out.data(at.id, framed);
         out.extend_from_slice(&prefix(length));
         let start = out.len();
         write(out);

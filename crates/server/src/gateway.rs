@@ -11,7 +11,8 @@
 //! its client goes, its call is cancelled.
 //!
 //! Reading order: [`Gateway::answer`], `upload` and `download`, `conversation`, and how JSON and
-//! messages become each other: `split`, `encode`, `decode`.
+//! messages become each other: `split`, `encode`, `decode`. A `websocket` is one more way to bring
+//! a request's body and to take the answer.
 
 mod channel;
 mod conversation;
@@ -25,6 +26,7 @@ mod route;
 mod schema;
 mod split;
 mod upload;
+pub(crate) mod websocket;
 
 pub use channel::Dial;
 pub(crate) use route::PREFIX;

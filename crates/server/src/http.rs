@@ -30,11 +30,11 @@ use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 pub(crate) use body::whole;
-pub use body::{Body, RequestBody};
+pub use body::{Body, RequestBody, Tail, Upgrade};
 pub use connection::{Error, Server, Stream};
 
 use crate::config;
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Gateway, websocket};
 use crate::metrics::{self, Metrics};
 
 /// What a check waits for; `Err` is the text that the client is shown.
@@ -161,7 +161,7 @@ pub struct Routes {
     metrics: Arc<Metrics>,
     access: access::Access,
     /// None with `--enable-grpc-gateway=false`.
-    gateway: Option<Gateway>,
+    gateway: Option<Arc<Gateway>>,
     /// Bound of the read in `/health`.
     read_timeout: Duration,
     /// The process's words, for /debug/vars.
@@ -190,29 +190,31 @@ impl Routes {
     #[must_use]
     pub fn with_gateway(self, gateway: Gateway) -> Routes {
         Routes {
-            gateway: Some(gateway),
+            gateway: Some(Arc::new(gateway)),
             ..self
         }
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: &Request, body: RequestBody, listener: Listener) -> Answer {
+    pub async fn answer(&self, request: &Request, tail: Tail, listener: Listener) -> Answer {
         if listener == Listener::Metrics {
-            return self.find(request, body, listener).await;
+            return self.find(request, tail, listener).await;
         }
         if let Some(refusal) = self.access.refusal(request) {
             return refusal;
         }
         let mut answer = match request.method {
             Method::OPTIONS => respond(StatusCode::OK, None, ""),
-            _ => self.find(request, body, listener).await,
+            _ => self.find(request, tail, listener).await,
         };
-        self.access.add_headers(request, answer.headers_mut());
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.access.add_headers(request, answer.headers_mut());
+        }
         answer
     }
 
     /// The endpoint of the request's path; only the JSON API looks at the body.
-    async fn find(&self, request: &Request, body: RequestBody, listener: Listener) -> Answer {
+    async fn find(&self, request: &Request, tail: Tail, listener: Listener) -> Answer {
         let Some(mut path) = path::unescape(request.uri.path()) else {
             return error(StatusCode::BAD_REQUEST, "400 Bad Request");
         };
@@ -228,7 +230,7 @@ impl Routes {
         }
         if let Some(gateway) = gateway {
             if path.starts_with(gateway::PREFIX) {
-                return gateway.answer(&path, request, body).await;
+                return json(gateway, path, request, tail).await;
             }
             if gateway::PREFIX.strip_suffix('/') == Some(&path) {
                 return path::redirect(request, gateway::PREFIX);
@@ -295,6 +297,24 @@ pub(crate) fn version_json(cluster: Option<&str>, storage: Option<&str>) -> Stri
     format!(
         "{{\"etcdserver\":\"{server}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{storage}\"}}"
     )
+}
+
+/// A request of the JSON API, or a web socket that stands for one.
+async fn json(gateway: &Arc<Gateway>, path: String, request: &Request, tail: Tail) -> Answer {
+    let Some(upgrade) = tail
+        .upgrade
+        .filter(|_| websocket::is_asked_for(&request.headers))
+    else {
+        return gateway.answer(&path, request, tail.body).await;
+    };
+    let answer = websocket::handshake(request);
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (gateway, request) = (gateway.clone(), request.clone());
+        upgrade.to(|socket| async move {
+            websocket::converse(&gateway, &path, &request, socket).await;
+        });
+    }
+    answer
 }
 
 fn accepts_gzip(accepted: &str) -> bool {

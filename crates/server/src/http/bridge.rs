@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 
-use super::{Listener, Request, RequestBody, Server, Stream};
+use super::{Listener, Request, RequestBody, Server, Stream, Tail};
 use crate::front::{Bridge, BridgeReply, BridgeRequest, Foreign, Socket};
 
 impl Server {
@@ -27,7 +27,7 @@ impl Server {
 
 impl Bridge for Server {
     fn on_request(&self, request: BridgeRequest, mut reply: BridgeReply) {
-        let body = RequestBody::Whole(request.body.clone());
+        let tail = Tail::of(RequestBody::Whole(request.body.clone()));
         let Some(request) = convert(&request) else {
             reply.head(StatusCode::BAD_REQUEST.as_u16(), Vec::new());
             reply.finish();
@@ -35,7 +35,7 @@ impl Bridge for Server {
         };
         let routes = self.routes().clone();
         self.handle().spawn(async move {
-            let answer = routes.answer(&request, body, Listener::Client).await;
+            let answer = routes.answer(&request, tail, Listener::Client).await;
             let (head, mut body) = answer.into_parts();
             let fields = head.headers.iter().map(|(name, value)| {
                 (

@@ -19,7 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
-use super::{Answer, Listener, Request, RequestBody, Routes, error};
+use super::body::{Afterwards, Upgrade};
+use super::{Answer, Listener, Request, RequestBody, Routes, Tail, error};
 
 /// Time for a request's head, and for silence between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
@@ -257,8 +258,11 @@ async fn converse(
     listener: Listener,
     mut stop: watch::Receiver<bool>,
 ) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let afterwards = Afterwards::default();
+    let next = afterwards.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let routes = routes.clone();
+        let upgrade = Upgrade::new(hyper::upgrade::on(&mut request), next.clone());
         async move {
             let (parts, body) = request.into_parts();
             // One name, or the host list could be got around with two.
@@ -272,8 +276,11 @@ async fn converse(
                 headers: parts.headers,
                 secure: false,
             };
-            let body = RequestBody::Connection(body);
-            Ok(routes.answer(&request, body, listener).await)
+            let tail = Tail {
+                body: RequestBody::Connection(body),
+                upgrade: Some(upgrade),
+            };
+            Ok(routes.answer(&request, tail, listener).await)
         }
     });
     let connection = http1::Builder::new()
@@ -281,7 +288,8 @@ async fn converse(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
@@ -292,6 +300,9 @@ async fn converse(
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "HTTP connection ended");
+    }
+    if let Some(next) = afterwards.take() {
+        next.await;
     }
 }
 

@@ -430,8 +430,8 @@ fn a_read_that_hangs_is_given_up() {
         secure: false,
     };
     let (status, body) = runtime.unwrap().block_on(async {
-        let body = RequestBody::Whole(Bytes::new());
-        let answer = routes.answer(&request, body, Listener::Metrics).await;
+        let tail = Tail::of(RequestBody::Whole(Bytes::new()));
+        let answer = routes.answer(&request, tail, Listener::Metrics).await;
         let status = answer.status();
         (
             status,

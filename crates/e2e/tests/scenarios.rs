@@ -38,6 +38,11 @@ macro_rules! scenarios {
 scenarios! {
     cluster
     http
+    json_http
+    json_kv
+    json_lease
+    json_maintenance
+    json_watch
     kv_compaction
     kv_lease
     kv_put_delete

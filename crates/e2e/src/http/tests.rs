@@ -18,3 +18,13 @@ fn what_is_cut_off_is_no_answer() {
         None
     );
 }
+
+#[test]
+fn trailers_are_headers_too() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = parse(&format!("{head}1\r\na\r\n0\r\nX-End: yes\r\n\r\n")).unwrap();
+    assert_eq!(
+        (answer.body.as_str(), answer.header("x-end")),
+        ("a", Some("yes"))
+    );
+}

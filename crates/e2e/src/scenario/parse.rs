@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::web::{Exchange, Talk};
 use crate::Error;
 
 /// A whole file.
@@ -48,6 +49,15 @@ pub enum Step {
         /// Lines of the body; `*` stands for anything.
         body: String,
     },
+    /// Any request by HTTP/1.1.
+    Exchange {
+        /// Repeat until the answer fits.
+        poll: bool,
+        /// What is asked and answered.
+        exchange: Exchange,
+    },
+    /// Part of a conversation over HTTP.
+    Talk(Talk),
 }
 
 /// What a call must come to.
@@ -78,21 +88,22 @@ pub enum Match {
     Some,
 }
 
-struct Lines<'a> {
+/// The lines that are still to be read.
+pub(super) struct Lines<'a> {
     left: Vec<(usize, &'a str)>,
 }
 
 impl<'a> Lines<'a> {
-    fn next(&mut self) -> Option<(usize, &'a str)> {
+    pub(super) fn next(&mut self) -> Option<(usize, &'a str)> {
         self.left.pop()
     }
 
-    fn peek(&self) -> Option<&'a str> {
+    pub(super) fn peek(&self) -> Option<&'a str> {
         self.left.last().map(|(_, line)| *line)
     }
 
     /// The indented lines that follow.
-    fn block(&mut self) -> String {
+    pub(super) fn block(&mut self) -> String {
         let mut text = String::new();
         while let Some(line) = self.peek().filter(|line| line.starts_with("  ")) {
             text.push_str(&line[2..]);
@@ -145,7 +156,19 @@ impl Scenario {
                 },
                 "get" => parse_get(rest, std::mem::take(&mut poll), &mut lines)
                     .ok_or_else(|| bad("no status"))?,
-                _ => return Err(bad("not a step")),
+                "post" | "request" => Step::Exchange {
+                    poll: std::mem::take(&mut poll),
+                    exchange: Exchange::parse(
+                        word,
+                        rest,
+                        std::mem::take(&mut metadata),
+                        &mut lines,
+                    )
+                    .ok_or_else(|| bad("no request or answer"))?,
+                },
+                _ => Talk::parse(word, rest, std::mem::take(&mut metadata), &mut lines)
+                    .map(Step::Talk)
+                    .ok_or_else(|| bad("not a step"))?,
             };
             scenario.steps.push(step);
         }
@@ -231,9 +254,7 @@ impl Step {
                 answer,
             } => {
                 write_poll(out, *poll)?;
-                for (name, value) in metadata {
-                    writeln!(out, "with {name}: {value}")?;
-                }
+                write_metadata(out, metadata)?;
                 writeln!(out, "call {path}")?;
                 write_block(out, message)?;
                 answer.write(out)
@@ -248,6 +269,11 @@ impl Step {
                 writeln!(out, "get {target}\nstatus {status}")?;
                 write_block(out, body)
             }
+            Self::Exchange { poll, exchange } => {
+                write_poll(out, *poll)?;
+                exchange.write(out)
+            }
+            Self::Talk(talk) => talk.write(out),
         }
     }
 }
@@ -275,7 +301,13 @@ fn write_poll(out: &mut String, poll: bool) -> std::fmt::Result {
     if poll { writeln!(out, "poll") } else { Ok(()) }
 }
 
-fn write_block(out: &mut String, text: &str) -> std::fmt::Result {
+pub(super) fn write_metadata(out: &mut String, metadata: &[(String, String)]) -> std::fmt::Result {
+    metadata
+        .iter()
+        .try_for_each(|(name, value)| writeln!(out, "with {name}: {value}"))
+}
+
+pub(super) fn write_block(out: &mut String, text: &str) -> std::fmt::Result {
     for line in text.lines() {
         writeln!(out, "  {line}")?;
     }

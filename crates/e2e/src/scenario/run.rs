@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost_reflect::DynamicMessage;
 use tonic::{Code, Status};
 
+use super::web::Talks;
 use super::{Answer, Match, Scenario, Step, schema};
 use crate::raw::Connection;
 use crate::{Error, Member, Options, http};
@@ -26,6 +27,7 @@ pub async fn run(path: &Path) -> Result<(), Error> {
     let mut stage = Stage {
         member: None,
         connection: None,
+        talks: Talks::default(),
     };
     for (index, step) in scenario.steps.iter_mut().enumerate() {
         let played = stage.play(step, record).await;
@@ -40,6 +42,7 @@ pub async fn run(path: &Path) -> Result<(), Error> {
 struct Stage {
     member: Option<Member>,
     connection: Option<Connection>,
+    talks: Talks,
 }
 
 impl Stage {
@@ -61,8 +64,14 @@ impl Stage {
                 self.member()?.restart()?;
                 self.connect()
             }
-            Step::Call { .. } | Step::Get { .. } if record => self.record(step).await,
-            Step::Call { poll, .. } | Step::Get { poll, .. } => {
+            Step::Talk(talk) => {
+                let address = self.member()?.address();
+                self.talks.play(address, talk, record)
+            }
+            Step::Call { .. } | Step::Get { .. } | Step::Exchange { .. } if record => {
+                self.record(step).await
+            }
+            Step::Call { poll, .. } | Step::Get { poll, .. } | Step::Exchange { poll, .. } => {
                 let deadline = Instant::now() + if *poll { LIMIT } else { Duration::ZERO };
                 loop {
                     match self.check(step).await {
@@ -140,6 +149,7 @@ impl Stage {
                     answer.status, answer.body
                 )))
             }
+            Step::Exchange { exchange, .. } => exchange.check(self.member()?.address()),
             _ => Ok(()),
         }
     }
@@ -192,6 +202,10 @@ impl Stage {
                 }
                 Ok(())
             }
+            Step::Exchange {
+                poll: false,
+                exchange,
+            } => exchange.record(self.member()?.address()),
             _ => Box::pin(self.play(step, false)).await,
         }
     }
@@ -223,7 +237,7 @@ fn check_answer(
 }
 
 /// `*` in the pattern stands for any text.
-fn fits(pattern: &str, text: &str) -> bool {
+pub(super) fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(first) = parts.next() else {
         return text.is_empty();

@@ -14,7 +14,7 @@ use super::Match;
 use crate::Error;
 
 /// Header fields that differ from run to run.
-const VOLATILE: [&str; 3] = ["cluster_id", "member_id", "raft_term"];
+pub(super) const VOLATILE: [&str; 3] = ["cluster_id", "member_id", "raft_term"];
 
 fn pool() -> &'static DescriptorPool {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
@@ -131,7 +131,7 @@ pub(super) fn text(message: &DynamicMessage) -> String {
 }
 
 /// `%{x*3}` is `xxx`.
-fn expand(text: &str) -> Result<String, Error> {
+pub(super) fn expand(text: &str) -> Result<String, Error> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("%{") {

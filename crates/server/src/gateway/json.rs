@@ -163,7 +163,10 @@ impl Scanner {
 
     fn nest(&mut self, object: bool) -> Result<State, String> {
         if self.open.len() >= DEPTH_MAX {
-            return Err("exceeded max depth".into());
+            return Err(unexpected(
+                if object { b'{' } else { b'[' },
+                "exceeded max depth",
+            ));
         }
         self.open.push(object);
         Ok(match object {

@@ -51,3 +51,36 @@ fn what_is_no_step_is_refused_with_its_line() {
     assert!(error.0.starts_with("line 2"));
     assert!(Scenario::parse("get /livez\nstatus ok\n").is_err());
 }
+
+const WEB: &str = "with Accept: */*
+post /v3/kv/range
+  {\"key\":\"YQ==\"}
+status 200
+header Content-Type: application/json
+header Trailer:
+  {}
+request PUT /v3/kv/range
+status 501
+with Cookie: token=x
+socket one /v3/watch
+  {}
+open two /v3/watch
+send one
+  {}
+read one 2
+  {}
+  {}
+silent one
+finish one
+ended one
+leave two
+";
+
+#[test]
+fn steps_over_http_are_read_and_written_back() {
+    let scenario = Scenario::parse(WEB).unwrap();
+    assert_eq!(scenario.text(), WEB);
+    assert_eq!(scenario.steps.len(), 10);
+    assert!(Scenario::parse("read one\n").is_err());
+    assert!(Scenario::parse("request PUT\n").is_err());
+}

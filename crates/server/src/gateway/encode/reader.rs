@@ -180,7 +180,11 @@ impl<'a> Reader<'a> {
         }
         match unescape(raw) {
             Ok(text) => Ok(Cow::Owned(text)),
-            Err(code) => {
+            Err(offset) => {
+                // Go looks at the next six bytes, whether the text ends before them or not.
+                let rest = &self.json[lexeme.at + 1 + offset..];
+                let code = rest.get(..6).ok_or("proto: unexpected EOF")?;
+                let code = String::from_utf8_lossy(code);
                 let why = format!("invalid escape code {code:?} in string");
                 Err(self.syntax(lexeme.at, &why))
             }
@@ -211,12 +215,13 @@ fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_')
 }
 
-/// Resolves escapes; the error is the escape that means nothing.
-fn unescape(raw: &str) -> Result<String, String> {
+/// Resolves escapes; the error is where one stands that means nothing.
+fn unescape(raw: &str) -> Result<String, usize> {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((before, after)) = rest.split_once('\\') {
         text.push_str(before);
+        let at = raw.len() - after.len() - 1;
         let code = after.chars().next().unwrap_or_default();
         rest = after.get(code.len_utf8()..).unwrap_or_default();
         text.push(match code {
@@ -227,11 +232,11 @@ fn unescape(raw: &str) -> Result<String, String> {
             'r' => '\r',
             't' => '\t',
             'u' => {
-                let (character, length) = unicode(rest)?;
+                let (character, length) = unicode(rest).map_err(|ahead| at + ahead)?;
                 rest = &rest[length..];
                 character
             }
-            _ => return Err(format!("\\{code}")),
+            _ => return Err(at),
         });
     }
     text.push_str(rest);
@@ -239,27 +244,21 @@ fn unescape(raw: &str) -> Result<String, String> {
 }
 
 /// The character of the digits behind `\u`, of a second escape too where it takes two, and how
-/// many bytes that was.
-fn unicode(rest: &str) -> Result<(char, usize), String> {
+/// many bytes that was. The error counts from the backslash.
+fn unicode(rest: &str) -> Result<(char, usize), usize> {
     let digits = |from: usize| {
         let digits = rest.get(from..from + 4)?;
         u16::from_str_radix(digits, 16).ok()
     };
-    let shown = |from: usize| {
-        let end = rest.len().min(from + 6);
-        rest.get(from..end).unwrap_or_default().to_owned()
-    };
-    let first = digits(0).ok_or_else(|| format!("\\u{}", rest.get(..4).unwrap_or(rest)))?;
+    let first = digits(0).ok_or(0_usize)?;
     if let Some(character) = char::from_u32(u32::from(first)) {
         return Ok((character, 4));
     }
-    let second = match rest.get(4..6) {
-        Some("\\u") => digits(6).ok_or_else(|| shown(4))?,
-        _ => return Err(shown(4)),
-    };
+    let second = rest.get(4..6).filter(|escape| *escape == "\\u");
+    let second = second.and_then(|_| digits(6)).ok_or(6_usize)?;
     match char::decode_utf16([first, second]).next() {
         Some(Ok(character)) => Ok((character, 10)),
-        _ => Err(shown(4)),
+        _ => Err(6),
     }
 }
 

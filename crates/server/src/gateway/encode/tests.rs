@@ -145,7 +145,7 @@ fn lists_of_enums() {
 /// The texts are Go's, apart from its habit of now and then writing a wider blank behind `proto:`.
 #[test]
 fn refusals() {
-    let cases: [(&[u8], &str); 14] = [
+    let cases: [(&[u8], &str); 15] = [
         (
             b"{\"key\":5}",
             "proto: (line 1:8): invalid value for bytes field key: 5",
@@ -196,9 +196,10 @@ fn refusals() {
             "proto: syntax error (line 1:6): invalid escape code \"\\\\u0041\" in string",
         ),
         (
-            b"{\"x\":\"\\udc00\"}",
-            "proto: syntax error (line 1:6): invalid escape code \"\" in string",
+            b"{\"x\":\"\\udc00\",\"y\":12}",
+            "proto: syntax error (line 1:6): invalid escape code \"\\\",\\\"y\\\":\" in string",
         ),
+        (b"{\"x\":\"\\udc00\"}", "proto: unexpected EOF"),
     ];
     for (json, want) in cases {
         let came = encode(json, input("/Put"), &mut Vec::new()).unwrap_err();

@@ -99,5 +99,8 @@ fn refusals() {
 #[test]
 fn depth_is_bounded() {
     assert_eq!(split(&[b'['; 10_000]), Ok((10_000, false)));
-    assert_eq!(split(&[b'['; 10_001]).unwrap_err(), "exceeded max depth");
+    assert_eq!(
+        split(&[b'['; 10_001]).unwrap_err(),
+        "invalid character '[' exceeded max depth"
+    );
 }

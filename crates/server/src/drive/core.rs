@@ -84,6 +84,9 @@ impl Core {
         let mut next_tick = Instant::now() + self.tick;
         self.step(Input::Start);
         loop {
+            self.shared
+                .status
+                .set_progress(self.node.committed(), self.node.proposals_pending());
             self.inbox.wait(&mut arrived, Some(next_tick));
             self.take_in(&mut arrived);
             let now = Instant::now();
@@ -94,9 +97,6 @@ impl Core {
             }
             self.send();
             self.deliver();
-            self.shared
-                .status
-                .set_progress(self.node.committed(), self.node.proposals_pending());
             if self.stopping && !self.hands_over && self.node.is_idle() {
                 return;
             }

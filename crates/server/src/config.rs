@@ -13,6 +13,7 @@ mod help;
 mod meaning;
 mod notice;
 mod raw;
+mod security;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,6 +28,7 @@ pub use api::url::{Scheme, Url};
 pub use help::{USAGE, flags as help_flags, version as version_text};
 pub use notice::{Level, Notice};
 pub use raw::{Raw, Source};
+pub use security::{Security, Tls, TlsVersion};
 pub use value::{GoDuration, Kind, Value};
 
 use gates::Gates;
@@ -111,6 +113,7 @@ pub struct Config {
     pub backend: Backend,
     pub compaction: Compaction,
     pub http: Http,
+    pub security: Security,
     pub log: Log,
     pub gates: Gates,
     pub slow: Slow,

@@ -26,7 +26,7 @@ pub use call::{
 };
 pub use mailbox::Mailbox;
 pub use net::{Control, Front, Net, Peer, start};
-pub use socket::{Listener, Socket};
+pub use socket::{Listener, Plain, SecureSocket, Socket};
 pub use stats::{Stats, StatsSnapshot};
 
 use std::sync::Arc;
@@ -124,6 +124,10 @@ pub struct Limits {
     pub low_water_bytes: usize,
     /// Time for the first bytes and the HTTP/2 handshake.
     pub handshake_timeout: Duration,
+    /// Time for the TLS handshake, of the above.
+    pub tls_handshake_timeout: Duration,
+    /// TLS handshakes under way on one net thread; beyond them the oldest ones are closed.
+    pub tls_handshakes_max: usize,
     /// A connection that takes nothing of what is due to it for this long is closed.
     pub write_stall_timeout: Duration,
     pub keep_alive: KeepAlive,
@@ -143,6 +147,8 @@ impl Default for Limits {
             queued_bytes_max: 512 * 1024 * 1024,
             low_water_bytes: 64 * 1024,
             handshake_timeout: Duration::from_secs(20),
+            tls_handshake_timeout: Duration::from_secs(10),
+            tls_handshakes_max: 1024,
             write_stall_timeout: Duration::from_secs(300),
             keep_alive: KeepAlive {
                 interval: Duration::from_secs(7200),
@@ -164,6 +170,7 @@ pub struct Config {
     pub methods: &'static [Method],
     /// Where connections with another protocol go; `None` closes them.
     pub foreign: Option<Foreign>,
-    /// Where HTTP/2 requests that are not gRPC go; `None` refuses them as a gRPC-only port does.
+    /// Where HTTP/2 requests that are not gRPC go when they come over TLS. Plain connections, and
+    /// all of them with `None`, refuse such requests as a gRPC-only port does.
     pub bridge: Option<Arc<dyn Bridge>>,
 }

@@ -15,5 +15,6 @@ mod peer;
 pub mod process;
 pub mod run;
 pub mod shutdown;
+pub mod tls;
 
 pub use member::start;

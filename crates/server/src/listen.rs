@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
@@ -12,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use crate::config::{Listen, Url};
 use crate::front;
 use crate::metrics;
+use crate::tls::{self, Credentials};
 
 /// Descriptors that the process needs besides connections, by etcd's rule.
 const RESERVED_FDS: u64 = 150;
@@ -32,6 +34,8 @@ pub enum Error {
     Resolve { address: String, source: io::Error },
     /// Fewer descriptors than the process needs for itself.
     FdLimit { limit: u64 },
+    /// Nothing to encrypt with.
+    Tls(tls::Error),
 }
 
 impl fmt::Display for Error {
@@ -57,6 +61,7 @@ impl fmt::Display for Error {
                 "file descriptor limit[{limit}] of etcd process is too low, and should be set \
                  higher than {RESERVED_FDS} to ensure internal usage"
             ),
+            Error::Tls(error) => error.fmt(f),
         }
     }
 }
@@ -70,33 +75,63 @@ pub struct Sockets {
     /// For other members.
     pub peers: Vec<front::Listener>,
     pub clients: Vec<front::Listener>,
-    pub metrics: Vec<TcpListener>,
+    /// With the credentials of those behind TLS.
+    pub metrics: Vec<(TcpListener, Option<Arc<Credentials>>)>,
     /// Client connections that may be open at a time.
     pub connections_max: usize,
 }
 
 impl Sockets {
-    /// Binds the peer, client and metrics URLs, in this order.
+    /// Binds the peer, client and metrics URLs, in this order. Client URLs of one address share a
+    /// socket, whatever their schemes.
     ///
     /// # Errors
     /// The first address that cannot be had, or too low a limit of descriptors.
-    pub fn bind(urls: &Listen) -> Result<Sockets, Error> {
+    pub fn bind(urls: &Listen, tls: Option<&Arc<Credentials>>) -> Result<Sockets, Error> {
         let limit = metrics::fd_limit().unwrap_or(u64::MAX);
         if limit <= RESERVED_FDS {
             return Err(Error::FdLimit { limit });
         }
+        for url in urls.client.iter().filter(|url| url.scheme().is_secure()) {
+            if tls.is_none() {
+                let url = url.to_string();
+                return Err(Error::Tls(tls::Error::MissingForClient { url }));
+            }
+        }
         let peers = bind_all(&urls.peer, urls)?;
         let mut clients = Vec::with_capacity(urls.client.len());
-        for url in &urls.client {
-            clients.push(match url.scheme().is_unix() {
+        for (at, url) in urls.client.iter().enumerate() {
+            let shares = |other: &&Url| {
+                other.address() == url.address()
+                    && other.scheme().is_unix() == url.scheme().is_unix()
+            };
+            if urls.client.iter().take(at).any(|other| shares(&other)) {
+                continue;
+            }
+            let listener = match url.scheme().is_unix() {
                 true => front::Listener::Unix(bind_unix(url.address())?),
                 false => front::Listener::Tcp(bind_tcp(url, urls)?),
+            };
+            let sharing = urls.client.iter().filter(shares);
+            let secure: Vec<bool> = sharing.map(|url| url.scheme().is_secure()).collect();
+            clients.push(match tls {
+                Some(tls) if !secure.contains(&false) => {
+                    front::Listener::Secure(Box::new(listener), Arc::clone(tls))
+                }
+                Some(tls) if secure.contains(&true) => {
+                    front::Listener::Either(Box::new(listener), Arc::clone(tls))
+                }
+                _ => listener,
             });
         }
         let metrics = urls
             .metrics
             .iter()
-            .map(|url| bind_tcp(url, urls))
+            .map(|url| match (url.scheme().is_secure(), tls) {
+                (true, None) => Err(Error::Tls(tls::Error::MissingForMetrics)),
+                (true, Some(tls)) => Ok((bind_tcp(url, urls)?, Some(Arc::clone(tls)))),
+                (false, _) => Ok((bind_tcp(url, urls)?, None)),
+            })
             .collect::<Result<_, _>>()?;
         let connections_max = usize::try_from(limit - RESERVED_FDS).unwrap_or(usize::MAX);
         Ok(Sockets {
@@ -200,7 +235,10 @@ mod tests {
     fn binds_and_refuses() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket").display().to_string();
-        let sockets = Sockets::bind(&urls(&["http://localhost:0", &format!("unix://{path}")]));
+        let sockets = Sockets::bind(
+            &urls(&["http://localhost:0", &format!("unix://{path}")]),
+            None,
+        );
         let sockets = sockets.unwrap();
         assert_eq!((sockets.clients.len(), sockets.metrics.len()), (2, 1));
         let front::Listener::Tcp(listener) = &sockets.clients[0] else {
@@ -208,7 +246,7 @@ mod tests {
         };
         let address = listener.local_addr().unwrap();
         assert!(address.ip().is_loopback());
-        let taken = Sockets::bind(&urls(&[&format!("http://{address}")])).unwrap_err();
+        let taken = Sockets::bind(&urls(&[&format!("http://{address}")]), None).unwrap_err();
         let want = format!("listen tcp {address}: bind: address already in use");
         assert_eq!(taken.to_string(), want);
     }

@@ -20,16 +20,17 @@ use crate::config::{Config, Url};
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::drive::start::{self, Drive};
-use crate::front::{self, Front, KeepAlive, Limits, Socket};
+use crate::front::{self, Front, KeepAlive, Limits};
 use crate::gateway::{Dial, Gateway};
 use crate::grpc::Services;
 use crate::grpc::method::METHODS;
-use crate::http::{self, Routes, Server};
+use crate::http::{Routes, Server};
 use crate::listen::Sockets;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::run::Running;
 use crate::shutdown::{self, Stopper};
+use crate::tls;
 use view::Probe;
 
 /// Net threads at most: more share little work and cost batching.
@@ -51,6 +52,8 @@ struct Serving {
     /// Absent when the member was stopped before it was ready.
     front: Option<Front<Mail>>,
     http: Arc<Server>,
+    /// Keeps certificates current until the end.
+    _watch: tls::Watch,
 }
 
 /// Opens the data directory and serves clients; returns when the member is ready.
@@ -60,6 +63,7 @@ struct Serving {
 pub fn start(
     config: &Config,
     sockets: Sockets,
+    tls: tls::Setup,
     stopper: Stopper,
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
@@ -76,15 +80,17 @@ pub fn start(
         routes = routes.with_gateway(gateway(config, &mailboxes));
     }
     let http = Arc::new(Server::start(routes)?);
-    for listener in sockets.metrics {
-        http.listen_metrics(listener)?;
+    for (listener, tls) in sockets.metrics {
+        http.listen_metrics(listener, tls)?;
     }
+    let watch = tls.watch()?;
     if !wait_until_ready(&drive.shared, &stopper) {
         return Ok(Box::new(Serving {
             drive,
             peers,
             front: None,
             http,
+            _watch: watch,
         }));
     }
     let front = serve(
@@ -97,24 +103,30 @@ pub fn start(
     )?;
     probe.attach(front.stats().to_vec());
     tracing::info!("ready to serve client requests");
-    for url in config
-        .listen
-        .client
-        .iter()
-        .filter(|url| !url.scheme().is_secure())
-    {
-        tracing::info!(
-            traffic = "grpc+http",
-            address = url.address(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
-    }
+    announce(&config.listen.client);
     Ok(Box::new(Serving {
         drive,
         peers,
         front: Some(front),
         http,
+        _watch: watch,
     }))
+}
+
+fn announce(urls: &[Url]) {
+    for url in urls {
+        let traffic = "grpc+http";
+        let address = url.address();
+        if url.scheme().is_secure() {
+            tracing::info!(traffic, address, "serving client traffic securely");
+        } else {
+            tracing::info!(
+                traffic,
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+    }
 }
 
 /// The JSON API, as a client of this member's own net threads.
@@ -141,22 +153,11 @@ fn serve(
     connections_max: usize,
     mailboxes: Vec<front::Mailbox<Mail>>,
 ) -> io::Result<Front<Mail>> {
-    let foreign = {
-        let http = Arc::clone(http);
-        move |socket: Socket, read: Vec<u8>| {
-            let stream = match socket {
-                Socket::Tcp(stream) => http::Stream::Tcp(stream),
-                Socket::Unix(stream) => http::Stream::Unix(stream),
-            };
-            http.serve(stream, read);
-        }
-    };
     let settings = front::Config {
         limits: limits(config, connections_max),
         methods: METHODS,
-        foreign: Some(Arc::new(foreign)),
-        // On plain ports etcd serves gRPC alone over HTTP/2.
-        bridge: None,
+        foreign: Some(http.foreign()),
+        bridge: Some(Arc::clone(http) as _),
     };
     let shared = Arc::clone(shared);
     let own = mailboxes.clone();

@@ -130,6 +130,7 @@ fn write(notice: &Notice) {
                 "flag",
                 "feature-gate",
                 "host",
+                "client-url",
                 "data-dir",
                 "max-request-bytes",
                 "recommended-request-bytes",

@@ -9,6 +9,7 @@ use crate::config::{Config, GoDuration};
 use crate::listen::Sockets;
 use crate::log::strings;
 use crate::shutdown::Stopper;
+use crate::tls;
 
 /// What the data directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub fn identify(dir: &Path) -> Result<DataDir, DataDirError> {
         match name.to_str() {
             Some("member") => member = true,
             Some("proxy") => proxy = true,
+            // Certificates of --auto-tls.
+            Some("fixtures") => {}
             _ => tracing::warn!(
                 filename = %name.display(),
                 "data-dir" = %dir.display(),
@@ -96,8 +99,12 @@ pub trait Running {
 }
 
 /// Builds the member behind bound sockets; `Stopper` is for its own end.
-pub type Start =
-    fn(&Config, Sockets, Stopper) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>>;
+pub type Start = fn(
+    &Config,
+    Sockets,
+    tls::Setup,
+    Stopper,
+) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>>;
 
 /// Starts a member: looks at the directory, binds, and hands the rest to `start`.
 ///
@@ -110,8 +117,9 @@ pub fn run(
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
     let dir = identify(&config.data_dir)?;
     announce(config, dir);
-    let sockets = Sockets::bind(&config.listen)?;
-    let running = start(config, sockets, stopper)?;
+    let tls = tls::Setup::open(config)?;
+    let sockets = Sockets::bind(&config.listen, tls.client.as_ref())?;
+    let running = start(config, sockets, tls, stopper)?;
     tracing::info!(
         "initial-advertise-peer-urls" = %strings(&config.cluster.advertise_peer),
         "advertise-client-urls" = %strings(&config.cluster.advertise_client),

@@ -1,5 +1,10 @@
 //! How the process hears that it shall end, how it ends, and how it says that it is ready.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -130,14 +135,34 @@ pub fn leave(cause: Cause) -> ! {
 /// Tells systemd, once, that the member serves, if systemd waits for it.
 pub fn notify_ready() {
     static NOTIFIED: Once = Once::new();
-    NOTIFIED.call_once(notify);
+    NOTIFIED.call_once(say_ready);
 }
 
-fn notify() {
+fn say_ready() {
     tracing::info!("notifying init daemon");
-    match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+    let sent = match std::env::var_os("NOTIFY_SOCKET") {
+        Some(name) if !name.is_empty() => notify(&name, b"READY=1"),
+        _ => Ok(()),
+    };
+    match sent {
         Ok(()) => tracing::info!("successfully notified init daemon"),
         Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
+    }
+}
+
+/// One message of systemd's protocol (sd_notify(3)): a datagram to a socket file, or with a
+/// leading `@` to a name of the abstract name space.
+fn notify(name: &OsStr, message: &[u8]) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    let address = match name.as_bytes() {
+        [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
+        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    let sent = socket.send_to_addr(message, &address)?;
+    if sent == message.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
     }
 }
 
@@ -151,5 +176,26 @@ mod tests {
         let stopper = stop.stopper();
         thread::spawn(move || stopper.stop());
         assert_eq!(stop.wait(), Cause::Member);
+    }
+
+    #[test]
+    fn readiness_reaches_files_and_abstract_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let file = UnixDatagram::bind(&path).unwrap();
+        let name = format!("quorate-test-{}", process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let hidden = UnixDatagram::bind_addr(&address).unwrap();
+        for (socket, name) in [
+            (file, path.into_os_string()),
+            (hidden, format!("@{name}").into()),
+        ] {
+            socket.set_nonblocking(true).unwrap();
+            notify(&name, b"READY=1").unwrap();
+            let mut message = [0; 16];
+            let length = socket.recv(&mut message).unwrap();
+            assert_eq!(&message[..length], b"READY=1");
+        }
+        assert!(notify(OsStr::new("/nonexistent/notify"), b"READY=1").is_err());
     }
 }

@@ -4,6 +4,8 @@
 
 mod front {
     pub(crate) mod demo;
-    mod raw_peer;
+    pub(crate) mod raw_peer;
+    mod secure_peer;
+    pub(crate) mod secured;
     mod tonic_peer;
 }

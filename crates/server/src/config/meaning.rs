@@ -10,7 +10,7 @@ use super::url::{self, Scheme, Url};
 use super::value::{GoDuration, parse_duration};
 use super::{
     Backend, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive, Limits, Listen, Log,
-    LogFormat, LogLevel, LogOutput, Raft, Slow, UNSET_ADVERTISE_CLIENT_URLS,
+    LogFormat, LogLevel, LogOutput, Raft, Security, Slow, UNSET_ADVERTISE_CLIENT_URLS,
 };
 
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -51,11 +51,13 @@ pub(super) fn conclude(
         return Err(Failure::Verify(UNSET_ADVERTISE_CLIENT_URLS.into()));
     }
     check_features(&raw, notices)?;
-    check_tls(&raw)?;
+    let security = Security::read(&raw).map_err(Failure::Verify)?;
+    check_retention(&raw)?;
+    note_plain_urls(&raw, &security, notices);
     check_support(&raw, notices)?;
     adopt_default_host(&raw, &mut cluster, inputs, notices);
     note_sizes(&raw, notices);
-    Ok(build(raw, cluster, log.clone(), notices))
+    Ok(build(raw, cluster, security, log.clone(), notices))
 }
 
 fn verify(why: impl Into<String>) -> Failure {
@@ -324,28 +326,7 @@ fn check_features(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_tls(raw: &Raw) -> Result<(), Failure> {
-    let version = |name: &str| match raw.text(name) {
-        "" => Ok(0),
-        "TLS1.2" => Ok(2),
-        "TLS1.3" => Ok(3),
-        other => Err(verify(format!(
-            "unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)"
-        ))),
-    };
-    let (min, max) = (version("tls-min-version")?, version("tls-max-version")?);
-    if max != 0 && min > max {
-        return Err(verify(format!(
-            "min version ({}) is greater than max version ({})",
-            raw.text("tls-min-version"),
-            raw.text("tls-max-version")
-        )));
-    }
-    if min == 3 && !raw.list("cipher-suites").is_empty() {
-        return Err(verify(
-            "cipher suites cannot be configured when only TLS1.3 is enabled",
-        ));
-    }
+fn check_retention(raw: &Raw) -> Result<(), Failure> {
     let retention = raw.text("auto-compaction-retention");
     let counts = retention.is_empty() || retention.parse::<i64>().is_ok_and(|n| n >= 0);
     if !counts {
@@ -353,6 +334,29 @@ fn check_tls(raw: &Raw) -> Result<(), Failure> {
             .map_err(|why| verify(format!("error parsing CompactionRetention: {why}")))?;
     }
     Ok(())
+}
+
+/// Certificates do nothing for a listener without encryption.
+fn note_plain_urls(raw: &Raw, security: &Security, notices: &mut Vec<Notice>) {
+    let plain = raw.urls("listen-client-urls").iter();
+    for url in plain.filter(|url| !url.scheme().is_secure()) {
+        let mut note = |line: &str| {
+            let line = Notice::new(Level::Warn, line);
+            notices.push(line.text("client-url", &url.to_string()));
+        };
+        if security.client.has_pair() {
+            note(
+                "scheme is http or unix while key and cert files are present; ignoring key and \
+                 cert files",
+            );
+        }
+        if security.client.client_cert_auth {
+            note(
+                "scheme is http or unix while --client-cert-auth is enabled; ignoring client \
+                 cert auth for this URL",
+            );
+        }
+    }
 }
 
 /// A flag that cannot have its effect yet is never passed over in silence.
@@ -376,9 +380,8 @@ fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
         }
     }
     for (name, schemes) in [
-        ("listen-client-urls", &[Scheme::Http, Scheme::Unix][..]),
-        ("listen-peer-urls", &[Scheme::Http, Scheme::Unix]),
-        ("listen-metrics-urls", &[Scheme::Http]),
+        ("listen-peer-urls", &[Scheme::Http, Scheme::Unix][..]),
+        ("listen-metrics-urls", &[Scheme::Http, Scheme::Https]),
     ] {
         let mut urls = raw.urls(name).iter();
         if let Some(url) = urls.find(|url| !schemes.contains(&url.scheme())) {
@@ -476,7 +479,13 @@ fn note_sizes(raw: &Raw, notices: &mut Vec<Notice>) {
     }
 }
 
-fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Config {
+fn build(
+    raw: Raw,
+    cluster: Cluster,
+    security: Security,
+    log: Log,
+    notices: &mut Vec<Notice>,
+) -> Config {
     let name = raw.text("name").to_owned();
     let data_dir = match raw.text("data-dir") {
         "" => {
@@ -517,6 +526,7 @@ fn build(raw: Raw, cluster: Cluster, log: Log, notices: &mut Vec<Notice>) -> Con
             host_whitelist: raw.list("host-whitelist").to_vec(),
             gateway: raw.bool("enable-grpc-gateway"),
         },
+        security,
         log,
         gates: raw.gates().clone(),
         slow: Slow {

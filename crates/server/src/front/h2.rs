@@ -210,6 +210,8 @@ pub(super) struct Conn {
     settings_frames: Bucket,
     ping_answers: Bucket,
     violated: bool,
+    /// Requests that are not gRPC are events too.
+    bridging: bool,
     pub(super) out: OutBuffer,
     /// Message bytes since [`Conn::take_counts`].
     counts: Counts,
@@ -254,6 +256,7 @@ impl Conn {
             settings_frames: Bucket::new(SETTINGS_FRAMES, now_ms),
             ping_answers: Bucket::new(PINGS, now_ms),
             violated: false,
+            bridging: shared.bridging,
             out: OutBuffer::default(),
             counts: Counts::default(),
             shared,
@@ -295,6 +298,11 @@ impl Conn {
     /// No more bytes will be taken; what is in the output is still due.
     pub(super) fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
+    }
+
+    /// Takes gRPC alone.
+    pub(super) fn forbid_bridging(&mut self) {
+        self.bridging = false;
     }
 
     /// The handshake is complete.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod event_loop;
+mod handshake;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use super::mailbox::Mailbox;
 use super::socket::{Listener, Socket};
 use super::stats::Stats;
 use super::{Config, Handler};
+use crate::tls::Identity;
 
 /// Buffers that are kept for connections which have something to write.
 const POOL_BUFFERS_MAX: usize = 64;
@@ -30,10 +32,12 @@ const POOL_BUFFERS_MAX: usize = 64;
 const POOL_BUFFER_BYTES_MAX: usize = 512 * 1024;
 
 /// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// `None` for unix sockets.
     pub address: Option<SocketAddr>,
+    /// By the verified client certificate, if there is one.
+    pub identity: Option<Arc<Identity>>,
     /// Index among the listeners given to [`start`]; [`Peer::LOCAL`] for this process itself.
     pub listener: usize,
 }

@@ -16,12 +16,27 @@ impl Server {
     pub fn foreign(self: &Arc<Self>) -> Foreign {
         let server = self.clone();
         Arc::new(move |socket, read| {
-            let stream = match socket {
-                Socket::Tcp(stream) => Stream::Tcp(stream),
-                Socket::Unix(stream) => Stream::Unix(stream),
-            };
-            server.serve(stream, read);
+            if let Some(stream) = Stream::of(socket) {
+                server.serve(stream, read);
+            }
         })
+    }
+}
+
+impl Stream {
+    /// The front end's connection; `None` while it is unknown what it speaks, which the front end
+    /// does not hand over.
+    fn of(socket: Socket) -> Option<Stream> {
+        match socket {
+            Socket::Tcp(stream) => Some(Stream::Tcp(stream)),
+            Socket::Unix(stream) => Some(Stream::Unix(stream)),
+            Socket::Secure(secure) => {
+                let (plain, session) = secure.into_parts();
+                let inner = Stream::of(plain.into())?;
+                Some(Stream::Secure(Box::new(inner), session))
+            }
+            Socket::Undecided(_) => None,
+        }
     }
 }
 

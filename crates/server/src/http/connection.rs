@@ -1,8 +1,9 @@
 //! Sockets to requests: one thread, one single-threaded runtime, hyper for HTTP/1.1.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,14 +17,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 use super::body::{Afterwards, Upgrade};
 use super::{Answer, Listener, Request, RequestBody, Routes, Tail, error};
+use crate::tls::{self, Credentials, Session};
 
 /// Time for a request's head, and for silence between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Connections at a time; more are closed as they come. Health checks and scrapes need few.
@@ -59,6 +64,26 @@ impl std::error::Error for Error {
 pub enum Stream {
     Tcp(std::net::TcpStream),
     Unix(UnixStream),
+    /// One of the above, with a TLS session on it.
+    Secure(Box<Stream>, Box<Session>),
+}
+
+impl Stream {
+    /// Gives the socket to tokio.
+    fn open(self) -> io::Result<Box<dyn Socket>> {
+        Ok(match self {
+            Stream::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                Box::new(tokio::net::TcpStream::from_std(stream)?)
+            }
+            Stream::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                Box::new(tokio::net::UnixStream::from_std(stream)?)
+            }
+            Stream::Secure(inner, session) => Box::new(tls::Stream::new(inner.open()?, session)),
+        })
+    }
 }
 
 /// The running endpoints. Dropping it stops them; see [`Server::stop`] for the polite way.
@@ -100,10 +125,35 @@ impl Server {
 
     /// Serves a client connection from which `read` was read already. Called by net threads.
     pub fn serve(&self, stream: Stream, read: Vec<u8>) {
-        self.serve_on(stream, read, Listener::Client);
+        let secure = matches!(stream, Stream::Secure(..));
+        self.spawn(Listener::Client, secure, async move {
+            let socket = stream.open()?;
+            Ok(Box::new(Rewound {
+                read,
+                at: 0,
+                socket,
+            }) as Box<dyn Socket>)
+        });
     }
 
-    fn serve_on(&self, stream: Stream, read: Vec<u8>, listener: Listener) {
+    fn serve_metrics(&self, stream: TcpStream, address: IpAddr, tls: Option<Arc<Credentials>>) {
+        let secure = tls.is_some();
+        self.spawn(Listener::Metrics, secure, async move {
+            stream.set_nodelay(true)?;
+            match tls {
+                None => Ok(Box::new(stream) as Box<dyn Socket>),
+                Some(credentials) => secured(stream, address, &credentials).await,
+            }
+        });
+    }
+
+    /// Serves a connection on the runtime once `open` has made a byte stream of it.
+    fn spawn(
+        &self,
+        listener: Listener,
+        secure: bool,
+        open: impl Future<Output = io::Result<Box<dyn Socket>>> + Send + 'static,
+    ) {
         let routes = self.routes.clone();
         let stop = self.stopping.subscribe();
         let Some(place) = Place::take(&self.open) else {
@@ -115,31 +165,8 @@ impl Server {
         };
         self.handle.spawn(async move {
             let _place = place;
-            let opened = match stream {
-                Stream::Tcp(stream) => stream
-                    .set_nonblocking(true)
-                    .and_then(|()| stream.set_nodelay(true))
-                    .and_then(|()| tokio::net::TcpStream::from_std(stream))
-                    .map(|stream| Box::new(stream) as Box<dyn Socket>),
-                Stream::Unix(stream) => stream
-                    .set_nonblocking(true)
-                    .and_then(|()| tokio::net::UnixStream::from_std(stream))
-                    .map(|stream| Box::new(stream) as Box<dyn Socket>),
-            };
-            match opened {
-                Ok(socket) => {
-                    converse(
-                        Rewound {
-                            read,
-                            at: 0,
-                            socket,
-                        },
-                        routes,
-                        listener,
-                        stop,
-                    )
-                    .await
-                }
+            match open.await {
+                Ok(socket) => converse(socket, routes, listener, secure, stop).await,
                 // The peer is gone already, or the process is out of descriptors.
                 Err(error) => tracing::debug!(%error, "HTTP connection lost before it was served"),
             }
@@ -150,7 +177,11 @@ impl Server {
     ///
     /// # Errors
     /// The socket cannot be made non-blocking or registered.
-    pub fn listen_metrics(self: &Arc<Self>, listener: TcpListener) -> Result<(), Error> {
+    pub fn listen_metrics(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        tls: Option<Arc<Credentials>>,
+    ) -> Result<(), Error> {
         listener.set_nonblocking(true).map_err(Error::Listen)?;
         let registered = {
             let _runtime = self.handle.enter();
@@ -168,9 +199,9 @@ impl Server {
                 let Some(server) = server.upgrade() else {
                     return;
                 };
-                match accepted.and_then(|(stream, _)| stream.into_std()) {
-                    Ok(stream) => {
-                        server.serve_on(Stream::Tcp(stream), Vec::new(), Listener::Metrics);
+                match accepted {
+                    Ok((stream, address)) => {
+                        server.serve_metrics(stream, address.ip(), tls.clone());
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a metrics connection");
@@ -252,10 +283,34 @@ impl Drop for Place {
     }
 }
 
+/// Shakes hands with somebody who reads metrics. A certificate must come from where it belongs.
+async fn secured(
+    stream: TcpStream,
+    address: IpAddr,
+    credentials: &Credentials,
+) -> io::Result<Box<dyn Socket>> {
+    let session = credentials.accept().map_err(io::Error::other)?;
+    let mut stream = tls::Stream::new(stream, Box::new(session));
+    stream
+        .handshake(HANDSHAKE_TIMEOUT)
+        .await
+        .map_err(io::Error::other)?;
+    if let Some(identity) = stream.identity()
+        && credentials.checks_address()
+    {
+        tokio::task::spawn_blocking(move || tls::check_address(&identity, address))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+    }
+    Ok(Box::new(stream))
+}
+
 async fn converse(
-    socket: Rewound,
+    socket: Box<dyn Socket>,
     routes: Arc<Routes>,
     listener: Listener,
+    secure: bool,
     mut stop: watch::Receiver<bool>,
 ) {
     let afterwards = Afterwards::default();
@@ -274,7 +329,7 @@ async fn converse(
                 method: parts.method,
                 uri: parts.uri,
                 headers: parts.headers,
-                secure: false,
+                secure,
             };
             let tail = Tail {
                 body: RequestBody::Connection(body),

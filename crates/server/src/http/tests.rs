@@ -554,7 +554,7 @@ fn metrics_listener_and_stop() {
     let server = server(Stub::default(), "");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    server.listen_metrics(listener).unwrap();
+    server.listen_metrics(listener, None).unwrap();
     for (target, status) in [("/health", "200 OK"), ("/version", "404 Not Found")] {
         let mut near = TcpStream::connect(address).unwrap();
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -64,6 +64,9 @@ pub(super) fn listen(net: &Arc<Net>, listener: front::Listener) -> io::Result<()
             listener.set_nonblocking(true)?;
             Listener::Unix(UnixListener::from_std(listener)?)
         }
+        front::Listener::Secure(..) | front::Listener::Either(..) => {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
     };
     let net = Arc::clone(net);
     tokio::spawn(async move {

@@ -206,7 +206,7 @@ impl Server {
     ) -> Server {
         let address = match &listeners[0] {
             Listener::Tcp(listener) => listener.local_addr().unwrap(),
-            Listener::Unix(_) => SocketAddr::from(([0; 4], 0)),
+            _ => SocketAddr::from(([0; 4], 0)),
         };
         let mailboxes = Mailbox::set(2).unwrap();
         let (worker, work) = mpsc::channel::<Vec<(CallId, Bytes)>>();

@@ -224,7 +224,7 @@ impl Conn {
         let mut draft = Draft::new(
             &self.shared.routes,
             limits.header_list_bytes_max,
-            self.shared.bridging,
+            self.bridging,
         );
         self.decoder
             .decode(block, &mut draft)

@@ -18,6 +18,8 @@ pub(super) enum Stage {
 
 pub(super) struct Connection {
     pub(super) socket: Socket,
+    /// The TLS handshake is not complete, or it is not known whether there will be one.
+    pub(super) handshaking: bool,
     pub(super) peer: Peer,
     pub(super) h2: Conn,
     pub(super) stage: Stage,
@@ -85,6 +87,13 @@ impl Connections {
             .get_mut(index as usize)?
             .connection
             .as_deref_mut()
+    }
+
+    pub(super) fn is_handshaking(&self, index: u32, generation: u32) -> bool {
+        let slot = self.slots.get(index as usize);
+        slot.filter(|slot| slot.generation == generation)
+            .and_then(|slot| slot.connection.as_ref())
+            .is_some_and(|connection| connection.handshaking)
     }
 
     pub(super) fn generation(&self, index: u32) -> Option<u32> {

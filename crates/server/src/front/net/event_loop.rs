@@ -19,10 +19,15 @@ use super::super::socket::{Listener, Socket};
 use super::super::stats::Stats;
 use super::super::{Foreign, Handler};
 use super::connection::{Connection, Connections, Stage};
+use super::handshake::Handshakes;
 use super::{Control, Message, Net, Peer, bridge_sender};
+use crate::tls;
 
 /// Shared by all connections of a thread.
 const READ_BYTES: usize = 256 * 1024;
+/// Encrypted bytes that one read takes. Decrypted, with a record that was incomplete before, they
+/// fit into the rest of the buffer above behind an incomplete frame.
+const SCRATCH_BYTES: usize = 128 * 1024;
 /// A connection with this much unwritten output is not read.
 const READ_PAUSE_BYTES: usize = 512 * 1024;
 const EVENTS_MAX: usize = 512;
@@ -117,6 +122,9 @@ pub(super) struct EventLoop<H: Handler> {
     bridge: Option<Arc<dyn Bridge>>,
     bridge_sender: SendPart,
     read_buffer: Vec<u8>,
+    /// For [`Socket::read`]; empty until a connection with TLS comes.
+    scratch: Vec<u8>,
+    handshakes: Handshakes,
     /// Events of the connection at hand; empty between uses.
     events: Vec<Event>,
     /// Events that writing brought up, for the next turn.
@@ -145,6 +153,8 @@ impl<H: Handler> EventLoop<H> {
             foreign: parts.foreign,
             bridge: parts.bridge,
             read_buffer: vec![0; READ_BYTES],
+            scratch: Vec::new(),
+            handshakes: Handshakes::new(),
             events: Vec::new(),
             later: Vec::new(),
             draining: None,
@@ -161,6 +171,7 @@ impl<H: Handler> EventLoop<H> {
             self.net.now = Instant::now();
             self.net.now_ms = (self.net.now - self.net.started).as_millis() as u64;
             self.net.stats.turns.add(1);
+            self.handshakes.begin_turn();
             self.dispatch_later();
             for event in ready.drain(..) {
                 let token = event.data.u64();
@@ -232,7 +243,17 @@ impl<H: Handler> EventLoop<H> {
     fn accept(&mut self, listener: usize) {
         for _ in 0..ACCEPTS_MAX {
             match self.listeners[listener].accept() {
-                Ok((socket, address)) => self.place(socket, Peer { address, listener }),
+                Ok((socket, address)) => {
+                    let identity = None;
+                    self.place(
+                        socket,
+                        Peer {
+                            address,
+                            identity,
+                            listener,
+                        },
+                    );
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if exhausted(&error) => return self.pause_listeners(true),
                 // The client gave up before it was accepted, or its options could not be set.
@@ -273,8 +294,10 @@ impl<H: Handler> EventLoop<H> {
 
     fn adopt(&mut self, socket: Socket, peer: Peer) {
         let now_ms = self.net.now_ms;
+        let handshaking = socket.is_handshaking();
         let connection = Connection {
             socket,
+            handshaking,
             peer,
             h2: Conn::new(Arc::clone(&self.net.shared), now_ms),
             stage: Stage::Sniffing,
@@ -290,17 +313,20 @@ impl<H: Handler> EventLoop<H> {
             .net
             .connections
             .insert(connection)
-            .is_some_and(|(index, generation)| {
-                let token = EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
-                let connection = self.net.connections.at_mut(index).expect("just inserted");
+            .filter(|(index, generation)| {
+                let token = EventData::new_u64(u64::from(*generation) << 32 | u64::from(*index));
+                let connection = self.net.connections.at_mut(*index).expect("just inserted");
                 let added = epoll::add(&self.net.epoll, &connection.socket, token, EventFlags::IN);
                 if added.is_err() {
-                    self.net.connections.remove(index);
+                    self.net.connections.remove(*index);
                 }
                 added.is_ok()
             });
-        if added {
+        if let Some((index, generation)) = added {
             self.net.stats.accepted.add(1);
+            if handshaking {
+                self.begin_handshake(index, generation);
+            }
             if self.draining.is_some() {
                 // Too late to be served; dropping it tells the client to go elsewhere.
                 self.close_all_idle();
@@ -310,22 +336,75 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
+    /// Counts a handshake, and closes the oldest one when there are too many.
+    fn begin_handshake(&mut self, index: u32, generation: u32) {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; SCRATCH_BYTES];
+        }
+        let limit = self.net.shared.limits.tls_handshakes_max;
+        let connections = &self.net.connections;
+        let oldest = self
+            .handshakes
+            .begin(index, generation, limit, |index, generation| {
+                connections.is_handshaking(index, generation)
+            });
+        if let Some(oldest) = oldest {
+            self.close(oldest);
+        }
+    }
+
     fn read(&mut self, index: u32) {
         let Some(connection) = self.net.connections.at_mut(index) else {
             return;
         };
+        let shaking = connection.handshaking;
+        if shaking && self.handshakes.is_turn_over() {
+            // The socket stays readable, and epoll says so again.
+            return;
+        }
+        if shaking && connection.socket.decide().is_err() {
+            return self.close(index);
+        }
         let kept = connection.partial.len();
         self.read_buffer[..kept].copy_from_slice(&connection.partial);
-        let length = match connection.socket.read(&mut self.read_buffer[kept..]) {
-            Ok(0) => return self.close(index),
-            Ok(count) => kept + count,
+        let started = shaking.then(Instant::now);
+        let rest = &mut self.read_buffer[kept..];
+        let read = connection.socket.read(rest, &mut self.scratch);
+        if connection.socket.wants_write() {
+            self.net.mark_dirty(index);
+        }
+        if let Some(started) = started {
+            self.handshakes.spend(started.elapsed());
+            self.after_handshake_step(index);
+        }
+        match read {
+            Ok(0) => self.close(index),
+            Ok(count) => self.take_in(index, kept + count),
             Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                return;
-            }
-            Err(_) => return self.close(index),
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) if error.kind() == ErrorKind::InvalidData => self.refuse(index, &error),
+            Err(_) => self.close(index),
+        }
+    }
+
+    /// Notes the end of a handshake, and who the client is.
+    fn after_handshake_step(&mut self, index: u32) {
+        let Some(connection) = self.net.connections.at_mut(index) else {
+            return;
         };
+        if !connection.socket.is_handshaking() {
+            connection.handshaking = false;
+            connection.peer.identity = connection.socket.identity();
+            self.handshakes.end();
+        }
+    }
+
+    /// Makes something of bytes that were read.
+    fn take_in(&mut self, index: u32, length: usize) {
+        let Some(connection) = self.net.connections.at_mut(index) else {
+            return;
+        };
+        let ended = connection.socket.is_peer_closed();
         match connection.stage {
             Stage::Lingering => connection.partial.clear(),
             Stage::Sniffing => {
@@ -335,6 +414,9 @@ impl<H: Handler> EventLoop<H> {
                 }
                 if known == PREFACE.len() {
                     connection.stage = Stage::Http2;
+                    if !connection.socket.is_secure() {
+                        connection.h2.forbid_bridging();
+                    }
                     self.receive(index, length);
                 } else {
                     connection.partial.clear();
@@ -345,6 +427,36 @@ impl<H: Handler> EventLoop<H> {
             }
             Stage::Http2 => self.receive(index, length),
         }
+        if ended {
+            self.close(index);
+        }
+    }
+
+    /// Ends a connection whose TLS failed, after the alert that says why.
+    fn refuse(&mut self, index: u32, error: &io::Error) {
+        let now = self.net.now;
+        let Some(connection) = self.net.connections.at_mut(index) else {
+            return;
+        };
+        if self.handshakes.may_log(now) {
+            let address = connection.peer.address;
+            let cause = error.get_ref().and_then(|it| it.downcast_ref());
+            tracing::warn!(
+                "remote-addr" = address.map_or(String::new(), |it| it.to_string()),
+                error = cause.map_or_else(|| error.to_string(), tls::refusal),
+                "rejected connection on client endpoint"
+            );
+        }
+        connection.h2.close(&mut self.events);
+        self.dispatch_events(index);
+        let Some(connection) = self.net.connections.at_mut(index) else {
+            return;
+        };
+        connection.h2.out.clear();
+        connection.partial.clear();
+        connection.stage = Stage::Lingering;
+        connection.since_ms = self.net.now_ms;
+        self.net.mark_dirty(index);
     }
 
     fn receive(&mut self, index: u32, length: usize) {
@@ -446,8 +558,12 @@ impl<H: Handler> EventLoop<H> {
             Message::Connection(socket, peer) => self.adopt(socket, peer),
             Message::Local(socket) => {
                 self.net.open_connections.fetch_add(1, Relaxed);
-                let (address, listener) = (None, Peer::LOCAL);
-                self.adopt(socket, Peer { address, listener });
+                let peer = Peer {
+                    address: None,
+                    identity: None,
+                    listener: Peer::LOCAL,
+                };
+                self.adopt(socket, peer);
             }
             Message::Bridge(call, part) => {
                 self.net
@@ -507,6 +623,8 @@ impl<H: Handler> EventLoop<H> {
         let slow = connection.stage != Stage::Lingering
             && !connection.h2.is_open()
             && age_ms >= limits.handshake_timeout.as_millis() as u64;
+        let unproven =
+            connection.handshaking && age_ms >= limits.tls_handshake_timeout.as_millis() as u64;
         let stall_ms = limits.write_stall_timeout.as_millis() as u64;
         let stalled = connection.writing && now_ms - connection.progress_ms >= stall_ms;
         let mut drained = false;
@@ -516,7 +634,7 @@ impl<H: Handler> EventLoop<H> {
             }
             drained = self.net.now >= draining.deadline;
         }
-        if lingered || slow || stalled || drained {
+        if lingered || slow || unproven || stalled || drained {
             return self.close(index);
         }
         let alive = connection.h2.tick(now_ms, &mut self.events);
@@ -554,6 +672,9 @@ impl<H: Handler> EventLoop<H> {
             return;
         };
         connection.h2.out.clear();
+        if connection.handshaking {
+            self.handshakes.end();
+        }
         self.net.open_connections.fetch_sub(1, Relaxed);
         self.net.stats.closed.add(1);
         if connection.h2.is_violated() {
@@ -580,11 +701,18 @@ impl<H: Handler> EventLoop<H> {
             return;
         };
         connection.dirty = false;
+        let mut written = flush_socket(connection, self.net.now_ms);
         if connection.stage == Stage::Sniffing {
-            return;
+            // Nothing of HTTP/2 is due yet, but the handshake's records are.
+            return match written {
+                Ok(_) => self.after_flush(index, generation),
+                Err(_) => self.close(index),
+            };
         }
-        let mut written = Ok(true);
         for _ in 0..WRITES_MAX {
+            if !matches!(written, Ok(true)) {
+                break;
+            }
             if connection.h2.has_ready() {
                 connection.h2.pump(&mut self.events);
             }
@@ -592,9 +720,6 @@ impl<H: Handler> EventLoop<H> {
                 break;
             }
             written = write_out(connection, self.net.now_ms);
-            if !matches!(written, Ok(true)) {
-                break;
-            }
         }
         for event in self.events.drain(..) {
             self.later.push((index, generation, event));
@@ -624,13 +749,17 @@ impl<H: Handler> EventLoop<H> {
             connection.stage = Stage::Lingering;
             connection.since_ms = self.net.now_ms;
         }
-        let unwritten = connection.h2.out.len();
-        if connection.stage == Stage::Lingering && unwritten == 0 && !connection.write_shut {
+        let unwritten = match connection.stage {
+            Stage::Sniffing => 0,
+            _ => connection.h2.out.len(),
+        };
+        let due = unwritten > 0 || connection.socket.wants_write();
+        if connection.stage == Stage::Lingering && !due && !connection.write_shut {
             connection.write_shut = true;
             connection.socket.shutdown_write();
         }
         let reading = unwritten < READ_PAUSE_BYTES;
-        let writing = unwritten > 0;
+        let writing = due;
         if (reading, writing) != (connection.reading, connection.writing) {
             (connection.reading, connection.writing) = (reading, writing);
             let mut flags = EventFlags::empty();
@@ -641,6 +770,18 @@ impl<H: Handler> EventLoop<H> {
                 .expect("a connection stays registered");
         }
     }
+}
+
+/// Writes what TLS still has. `Ok(true)` if there is nothing left of it.
+fn flush_socket(connection: &mut Connection, now_ms: u64) -> io::Result<bool> {
+    if !connection.socket.wants_write() {
+        return Ok(true);
+    }
+    let flushed = connection.socket.flush()?;
+    if flushed || !connection.writing {
+        connection.progress_ms = now_ms;
+    }
+    Ok(flushed)
 }
 
 /// One write. `Ok(true)` if everything was taken, an error if the connection is lost.

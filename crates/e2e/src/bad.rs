@@ -3,6 +3,7 @@
 
 mod damage;
 mod disk;
+mod json;
 mod wire;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ struct Check {
     run: fn(&Path) -> Result<String, Error>,
 }
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 18] = [
     Check {
         name: "wire-garbage",
         run: wire::garbage,
@@ -39,6 +40,22 @@ const CHECKS: [Check; 14] = [
     Check {
         name: "wire-oversized",
         run: wire::oversized,
+    },
+    Check {
+        name: "json-requests",
+        run: json::requests,
+    },
+    Check {
+        name: "json-half-sent",
+        run: json::half_sent,
+    },
+    Check {
+        name: "json-stopped-readers",
+        run: json::stopped_readers,
+    },
+    Check {
+        name: "json-sockets",
+        run: json::sockets,
     },
     Check {
         name: "disk-unwritable",

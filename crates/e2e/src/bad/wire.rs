@@ -138,7 +138,7 @@ fn talk(
 }
 
 /// Others are still served, by the same process.
-fn alive(member: &mut Member, what: &str) -> Result<(), Error> {
+pub(super) fn alive(member: &mut Member, what: &str) -> Result<(), Error> {
     no_panic(member).map_err(|error| Error(format!("{what}: {error}")))?;
     if let Some(status) = member.poll_exit()? {
         return Err(Error(format!(
@@ -447,7 +447,7 @@ pub(super) fn oversized(binary: &Path) -> Result<String, Error> {
 }
 
 /// Resident memory in KiB.
-fn resident(member: &Member) -> Result<u64, Error> {
+pub(super) fn resident(member: &Member) -> Result<u64, Error> {
     let process = member
         .process()
         .ok_or_else(|| Error("it does not run".into()))?;

@@ -106,6 +106,17 @@ impl Stream {
         self.socket.write_all(&bytes)
     }
 
+    /// Sends bytes as they are, or as many of them as the other side takes in 10 s.
+    ///
+    /// # Errors
+    /// The socket is not ours to set.
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.socket.set_write_timeout(Some(LIMIT))?;
+        // Whoever has refused the first of them does not take the rest.
+        let _ = self.socket.write_all(bytes);
+        Ok(())
+    }
+
     /// Says that no message will follow.
     ///
     /// # Errors

@@ -64,130 +64,102 @@ fn nested_list(levels: usize) -> Vec<u8> {
     format!("{{\"x\":{}{}}}", "[".repeat(levels), "]".repeat(levels)).into_bytes()
 }
 
+const BAD: &[u16] = &[400];
+const ANY: &[u16] = &[200, 400, 429, 500];
+
 fn cases() -> Vec<Case> {
-    let put = |value: &str| format!("{{\"key\":\"YQ==\",\"value\":{value}}}").into_bytes();
-    let value = |size: usize| put(&format!("\"{}\"", "QUFB".repeat(size / 3)));
-    let lease = |number: &str| format!("{{\"key\":\"YQ==\",\"lease\":{number}}}").into_bytes();
-    let bad: &[u16] = &[400];
-    let any: &[u16] = &[200, 400, 429, 500];
-    let mut cases = vec![
-        case(
-            "invalid UTF-8 in a value",
-            "kv/put",
-            b"{\"key\":\"\xff\xfe\"}",
-            bad,
-        ),
-        case("invalid UTF-8 in a name", "kv/put", b"{\"\xc3\":1}", bad),
-        case("invalid UTF-8 outside", "kv/put", b"\xff{}", bad),
-        case("a lone surrogate", "kv/put", b"{\"key\":\"\\ud800\"}", bad),
-        case("a NUL", "kv/put", b"{\"key\":\"\0\"}", bad),
-        case("no base64", "kv/put", b"{\"key\":\"a_+=\"}", bad),
-        case("base64 cut off", "kv/put", b"{\"key\":\"A\"}", bad),
-        case("two base64 alphabets", "kv/put", b"{\"key\":\"-_+/\"}", bad),
-        case(
-            "a number of 400 digits",
-            "kv/put",
-            &lease(&"9".repeat(400)),
-            bad,
-        ),
-        case(
-            "an exponent without end",
-            "kv/put",
-            &lease("1e999999999999999999"),
-            bad,
-        ),
-        case("a fraction", "kv/put", &lease("1.25"), bad),
-        case(
-            "a number of 1 MB",
-            "kv/put",
-            &lease(&"1".repeat(1 << 20)),
-            bad,
-        ),
-        case(
-            "unknown fields",
-            "kv/range",
-            b"{\"key\":\"YQ==\",\"a\":{\"b\":[{}]}}",
-            &[200],
-        ),
-        case(
-            "9,000 lists in one another",
-            "kv/range",
-            &nested_list(9_000),
-            bad,
-        ),
-        case(
-            "a million lists in one another",
-            "kv/range",
-            &nested_list(1_000_000),
-            bad,
-        ),
-        case("a txn in a txn", "kv/txn", &nested_txn(30), any),
-        case(
-            "a thousand txns in one another",
-            "kv/txn",
-            &nested_txn(1_000),
-            any,
-        ),
-        case(
-            "100,000 txns in one another",
-            "kv/txn",
-            &nested_txn(100_000),
-            bad,
-        ),
+    let mut cases = not_texts();
+    cases.extend(not_numbers());
+    cases.extend(deep());
+    cases.extend(long());
+    cases.extend(not_http());
+    cases
+}
+
+fn not_texts() -> Vec<Case> {
+    let bodies: [(&str, &[u8]); 8] = [
+        ("invalid UTF-8 in a value", b"{\"key\":\"\xff\xfe\"}"),
+        ("invalid UTF-8 in a name", b"{\"\xc3\":1}"),
+        ("invalid UTF-8 outside", b"\xff{}"),
+        ("a lone surrogate", b"{\"key\":\"\\ud800\"}"),
+        ("a NUL", b"{\"key\":\"\0\"}"),
+        ("no base64", b"{\"key\":\"a_+=\"}"),
+        ("base64 cut off", b"{\"key\":\"A\"}"),
+        ("two base64 alphabets", b"{\"key\":\"-_+/\"}"),
+    ];
+    let one = |(name, body): (&'static str, &[u8])| case(name, "kv/put", body, BAD);
+    bodies.into_iter().map(one).collect()
+}
+
+fn not_numbers() -> Vec<Case> {
+    let numbers = [
+        ("a number of 400 digits", "9".repeat(400)),
+        ("an exponent without end", "1e999999999999999999".into()),
+        ("a fraction", "1.25".into()),
+        ("a number of 1 MB", "1".repeat(1 << 20)),
+    ];
+    let one = |(name, number): (&'static str, String)| {
+        let body = format!("{{\"key\":\"YQ==\",\"lease\":{number}}}");
+        case(name, "kv/put", body.as_bytes(), BAD)
+    };
+    numbers.into_iter().map(one).collect()
+}
+
+fn deep() -> Vec<Case> {
+    let list = |name, levels| case(name, "kv/range", &nested_list(levels), BAD);
+    let txn = |name, levels, wanted| case(name, "kv/txn", &nested_txn(levels), wanted);
+    vec![
+        list("9,000 lists in one another", 9_000),
+        list("a million lists in one another", 1_000_000),
+        txn("txns in one another", 30, ANY),
+        txn("a thousand txns in one another", 1_000, ANY),
+        txn("100,000 txns in one another", 100_000, BAD),
+    ]
+}
+
+fn long() -> Vec<Case> {
+    let value = |name, size: usize, wanted| {
+        let body = format!(
+            "{{\"key\":\"YQ==\",\"value\":\"{}\"}}",
+            "QUFB".repeat(size / 3)
+        );
+        case(name, "kv/put", body.as_bytes(), wanted)
+    };
+    let range = |name, body: &[u8], wanted| case(name, "kv/range", body, wanted);
+    let unknown = b"{\"key\":\"YQ==\",\"a\":{\"b\":[{}]}}";
+    vec![
+        range("unknown fields", unknown, &[200]),
+        range("a name of 1 MB", &long_name(1 << 20), BAD),
+        range("a million fields", &many_fields(1_000_000), ANY),
+        range("white space of 20 MB", &vec![b' '; 20 << 20], BAD),
         case(
             "100,000 operations",
             "kv/txn",
             &many_operations(100_000),
-            any,
+            ANY,
         ),
-        case(
-            "a value too long for the log",
-            "kv/put",
-            &value(1_800_000),
-            bad,
-        ),
-        case(
-            "a value too long for a message",
-            "kv/put",
-            &value(2_500_000),
-            &[429],
-        ),
-        case("a value of 48 MB", "kv/put", &value(48_000_000), &[429]),
-        case(
-            "white space of 20 MB",
-            "kv/range",
-            &vec![b' '; 20 << 20],
-            bad,
-        ),
-        case(
-            "a name of 1 MB",
-            "kv/range",
-            &long_name(1 << 20),
-            &[200, 400],
-        ),
-        case(
-            "a million fields",
-            "kv/range",
-            &many_fields(1_000_000),
-            &[200, 400, 429],
-        ),
+        value("a value too long for the log", 1_800_000, BAD),
+        value("a value too long for a message", 2_500_000, &[429]),
+        value("a value of 48 MB", 48_000_000, &[429]),
+    ]
+}
+
+fn not_http() -> Vec<Case> {
+    let extension = [b"2;".to_vec(), vec![b'x'; 1 << 20]].concat();
+    vec![
         chunked("a chunk that is no number", b"zz\r\n{}\r\n0\r\n\r\n"),
         chunked("a chunk of 16 EiB", b"ffffffffffffffff\r\n{}"),
         chunked("a chunk longer than it says", b"2\r\n{}{}{}{}\r\n0\r\n\r\n"),
         chunked("a size of 100 KB", &vec![b'1'; 100_000]),
-        chunked(
-            "an extension of 1 MB",
-            &[b"2;".to_vec(), vec![b'x'; 1 << 20]].concat(),
-        ),
-    ];
-    cases.push(Case {
-        name: "two lengths",
-        path: "kv/put",
-        head: "Content-Length: 2\r\nContent-Length: 20\r\n".into(),
-        body: b"{}".to_vec(),
-        wanted: &[],
-    });
-    cases
+        chunked("an extension of 1 MB", &extension),
+        Case {
+            name: "two lengths",
+            path: "kv/put",
+            head: "Content-Length: 2\r\nContent-Length: 20\r\n".into(),
+            body: b"{}".to_vec(),
+            wanted: &[],
+        },
+    ]
 }
 
 fn many_operations(count: usize) -> Vec<u8> {

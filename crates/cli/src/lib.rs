@@ -13,6 +13,7 @@ pub mod out;
 mod suggest;
 pub mod table;
 pub mod text;
+pub mod time;
 
 use std::borrow::Cow;
 

@@ -47,6 +47,27 @@ fn is_printable(c: char) -> bool {
     escaped.escape_debug().eq(escaped.chars())
 }
 
+/// Appends a text as a JSON string; `<`, `>` and `&` become escapes, as Go makes them.
+pub fn push_json(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
+                // Writing to a String cannot fail.
+                let _written = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
 /// Why a Go string literal could not be read.
 pub const BAD_QUOTE: &str = "invalid syntax";
 
@@ -437,5 +458,12 @@ mod tests {
             parse_uint("ffffffffffffffffff", 16).unwrap_err(),
             "strconv.ParseUint: parsing \"ffffffffffffffffff\": value out of range"
         );
+    }
+
+    #[test]
+    fn texts_are_escaped_as_in_go() {
+        let mut out = String::new();
+        push_json(&mut out, "a\"<\n\x01é");
+        assert_eq!(out, "\"a\\\"\\u003c\\n\\u0001é\"");
     }
 }

@@ -31,7 +31,7 @@ mod machine;
 mod members;
 pub mod quota;
 mod range;
-mod record;
+pub mod record;
 mod reply;
 mod schema;
 mod shared;
@@ -46,13 +46,14 @@ pub use bootstrap::{Bootstrap, BootstrapError, InitialMember};
 pub use fatal::{Fatal, ReadError};
 pub use hash::KvHash;
 pub use lease::{ClockConfig, Due, LeaseClock, Renewal, TTL_MAX};
-pub use machine::{Applied, Config, Effect, Machine, OpenError, Opened};
+pub use machine::{Applied, Config, Effect, Machine, OpenError, Opened, hash_kv};
 pub use members::{
     ChangeContext, ChangeKind, ConfChange, DowngradeInfo, Member, Members, RaftChange,
     v2_store_json,
 };
 pub use range::{RangeAnswer, RangePart, RangeParts};
 pub use reply::{Header, Reply};
+pub use schema::SCHEDULED_COMPACT;
 pub use sweep::{Step, Sweep};
 pub use txn::{is_read_only, is_serializable};
 pub use view::{LeaseView, View};

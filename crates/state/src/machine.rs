@@ -33,7 +33,7 @@ mod open;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use open::{OpenError, Opened};
+pub use open::{OpenError, Opened, hash_kv};
 
 /// What decides how entries are applied. All but the sizes must be equal on all members of a
 /// cluster.

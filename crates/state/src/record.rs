@@ -14,9 +14,11 @@ use crate::wire::{self, Content, Fields};
 
 /// Where a change stands: the main revision of its request, and its place in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Revision {
-    pub(crate) main: i64,
-    pub(crate) sub: u32,
+pub struct Revision {
+    /// One for each request that changes anything.
+    pub main: i64,
+    /// From 0, in the order of the request's changes.
+    pub sub: u32,
 }
 
 pub(crate) const REVISION_LEN: usize = 17;
@@ -25,7 +27,8 @@ const TOMBSTONE_MARK: u8 = b't';
 
 impl Revision {
     /// The key in bucket `key`.
-    pub(crate) fn to_key(self) -> [u8; REVISION_LEN] {
+    #[must_use]
+    pub fn to_key(self) -> [u8; REVISION_LEN] {
         let mut key = [0; REVISION_LEN];
         key[..8].copy_from_slice(&self.main.to_be_bytes());
         key[8] = MARK;
@@ -41,7 +44,8 @@ impl Revision {
     }
 
     /// Parses a key of bucket `key`; true for a tombstone. `None` when it has another shape.
-    pub(crate) fn parse(key: &[u8]) -> Option<(Revision, bool)> {
+    #[must_use]
+    pub fn parse(key: &[u8]) -> Option<(Revision, bool)> {
         let tombstone = match key.len() {
             REVISION_LEN => false,
             len if len == REVISION_LEN + 1 && key[REVISION_LEN] == TOMBSTONE_MARK => true,
@@ -64,18 +68,25 @@ impl Revision {
 
 /// The fields of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KeyValue<'a> {
-    pub(crate) key: &'a [u8],
-    pub(crate) create: i64,
-    pub(crate) modified: i64,
-    pub(crate) version: i64,
-    pub(crate) value: &'a [u8],
-    pub(crate) lease: i64,
+pub struct KeyValue<'a> {
+    /// The client's key.
+    pub key: &'a [u8],
+    /// Main revision at which the key came into being.
+    pub create: i64,
+    /// Main revision of this change.
+    pub modified: i64,
+    /// Changes since the key came into being, this one included.
+    pub version: i64,
+    /// The client's value.
+    pub value: &'a [u8],
+    /// The lease that it is attached to; 0 for none.
+    pub lease: i64,
 }
 
 impl<'a> KeyValue<'a> {
     /// Parses a record; `None` when it is malformed.
-    pub(crate) fn parse(record: &'a [u8]) -> Option<KeyValue<'a>> {
+    #[must_use]
+    pub fn parse(record: &'a [u8]) -> Option<KeyValue<'a>> {
         let mut kv = KeyValue::default();
         for field in Fields(record) {
             match field.ok()? {

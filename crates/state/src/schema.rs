@@ -1,7 +1,7 @@
 //! Names and layouts in the database that belong to the state machine.
 
 /// Bucket `meta`: 17-byte revision of the last accepted compaction.
-pub(crate) const SCHEDULED_COMPACT: &[u8] = b"scheduledCompactRev";
+pub const SCHEDULED_COMPACT: &[u8] = b"scheduledCompactRev";
 /// Bucket `cluster`: ASCII cluster version.
 pub(crate) const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 /// Bucket `cluster`: JSON of the downgrade in progress.

@@ -1,11 +1,10 @@
 //! `-w json`: one line, in the shape that Go's encoder gives etcd's generated types: names of
 //! the schema, empty fields left out, 64-bit numbers as numbers, bytes in base64.
 
-use std::fmt::Write as _;
-
 use api::pb::authpb::Permission;
 use api::pb::etcdserverpb::*;
 use api::pb::mvccpb::{Event, KeyValue};
+use cli::text::push_json;
 use client::{Cancellation, WatchEvent};
 
 use super::{Answer, Health, hex_id};
@@ -32,7 +31,7 @@ impl Object {
         if self.out.len() > 1 {
             self.out.push(',');
         }
-        push_text(&mut self.out, name);
+        push_json(&mut self.out, name);
         self.out.push(':');
         self.out.push_str(json);
         self
@@ -47,7 +46,7 @@ impl Object {
 
     pub(crate) fn text(&mut self, name: &str, value: &str) -> &mut Self {
         let mut json = String::new();
-        push_text(&mut json, value);
+        push_json(&mut json, value);
         self.raw(name, &json)
     }
 
@@ -91,7 +90,7 @@ impl Object {
     fn texts(&mut self, name: &str, values: &[String]) -> &mut Self {
         self.list(name, values, |value| {
             let mut json = String::new();
-            push_text(&mut json, value);
+            push_json(&mut json, value);
             json
         })
     }
@@ -106,27 +105,6 @@ fn list<T>(values: &[T], json: impl FnMut(&T) -> String) -> String {
         "[{}]",
         values.iter().map(json).collect::<Vec<_>>().join(",")
     )
-}
-
-/// Appends a quoted text; `<`, `>` and `&` become escapes, as Go makes them.
-fn push_text(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
-                // Writing to a String cannot fail.
-                let _written = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -525,12 +503,5 @@ mod tests {
         ] {
             assert_eq!(base64(bytes.as_bytes()), expected);
         }
-    }
-
-    #[test]
-    fn texts_are_escaped_as_in_go() {
-        let mut out = String::new();
-        push_text(&mut out, "a\"<\n\x01é");
-        assert_eq!(out, "\"a\\\"\\u003c\\n\\u0001é\"");
     }
 }

@@ -12,8 +12,8 @@ use storage::backend::{Bucket, MaintenanceWriter, Reader, Writer, meta};
 use super::{Config, Machine, minor_of};
 use crate::alarm::Alarms;
 use crate::auth::Auth;
-use crate::fatal::Fatal;
-use crate::hash::parse_key;
+use crate::fatal::{Fatal, ReadError};
+use crate::hash::{self, KvHash, parse_key};
 use crate::index::{Change, Index, Latest};
 use crate::kv::parse;
 use crate::lease::Leases;
@@ -87,34 +87,13 @@ impl Machine {
         maintenance: MaintenanceWriter,
         config: Config,
     ) -> Result<Opened, OpenError> {
-        let mut state = State {
-            index: Index::new(config.hash_seed),
-            revision: 1,
-            compacted: -1,
-            finished: -1,
-            value_budget: config.value_budget,
-            leases: Leases::default(),
-            alarms: Alarms::default(),
-            members: Members::default(),
-            auth: Auth::default(),
-        };
+        let mut state = empty(&config);
         restore_records(&reader, &mut state, &config)?;
         restore_versions(&reader, &mut state)?;
         restore_keys(&reader, &mut state)?;
         let jobs = restore_compaction(&reader, &mut state)?;
         attach_leases(&mut state);
-        let revision = AtomicI64::new(state.revision);
-        let log = Log::new(state.revision, state.compacted);
-        let shared = Arc::new(Shared {
-            state: RwLock::new(state),
-            reader,
-            revision,
-            pins: Mutex::new(BTreeMap::new()),
-            hashes: Mutex::new(Vec::new()),
-            jobs: Mutex::new(jobs),
-            log,
-            config,
-        });
+        let shared = share(state, reader, jobs, config);
         Ok(Opened {
             view: View::new(shared.clone()),
             sweep: Sweep::new(shared.clone(), maintenance),
@@ -126,6 +105,52 @@ impl Machine {
             },
         })
     }
+}
+
+/// HashKV of a database at rest at a revision (0 for the newest). Only keys and compactions are
+/// read, so that neither leases nor users nor a newer release's records stand in the way.
+///
+/// # Errors
+/// As [`View::hash_kv`]; also when the keys are damaged.
+pub fn hash_kv(reader: Reader, revision: i64) -> Result<KvHash, ReadError> {
+    let config = Config {
+        value_budget: 0,
+        ..Config::default()
+    };
+    let mut state = empty(&config);
+    restore_keys(&reader, &mut state)?;
+    let jobs = restore_compaction(&reader, &mut state)?;
+    let shared = share(state, reader, jobs, config);
+    hash::hash_kv(&shared, revision).map(|(hash, _)| hash)
+}
+
+fn empty(config: &Config) -> State {
+    State {
+        index: Index::new(config.hash_seed),
+        revision: 1,
+        compacted: -1,
+        finished: -1,
+        value_budget: config.value_budget,
+        leases: Leases::default(),
+        alarms: Alarms::default(),
+        members: Members::default(),
+        auth: Auth::default(),
+    }
+}
+
+fn share(state: State, reader: Reader, jobs: VecDeque<Job>, config: Config) -> Arc<Shared> {
+    let revision = AtomicI64::new(state.revision);
+    let log = Log::new(state.revision, state.compacted);
+    Arc::new(Shared {
+        state: RwLock::new(state),
+        reader,
+        revision,
+        pins: Mutex::new(BTreeMap::new()),
+        hashes: Mutex::new(Vec::new()),
+        jobs: Mutex::new(jobs),
+        log,
+        config,
+    })
 }
 
 /// Calls `each` for every record of a bucket, in order.

@@ -1,7 +1,7 @@
 //! Conversations with a server, held by etcd's etcdctl and by ours: the answers must be equal.
 //!
 //! `ETCD_REFERENCE` and `ETCDCTL_REFERENCE` name Go's server and etcdctl (3.7), and
-//! `ETCDCTL_TABLE_REFERENCE` the etcdctl (3.4 to 3.6) that draws tables in ASCII. Our etcdctl
+//! `ETCDCTL_TABLE_REFERENCE` an etcdctl of 3.6, which draws tables in ASCII. Our etcdctl
 //! talks to the server `ETCD_BIN` if set, else to the reference. `ETCDCTL_SCENARIO` chooses
 //! scenarios whose name contains it. With these variables set:
 //!
@@ -22,6 +22,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod cluster;
 mod normal;
 mod scenario;
@@ -35,6 +36,16 @@ fn variable(name: &str) -> PathBuf {
     value
         .unwrap_or_else(|| panic!("{name} names no binary"))
         .into()
+}
+
+/// Our etcdctl, and the server that it talks to.
+fn ours() -> Tools {
+    let server = std::env::var_os("ETCD_BIN").map(PathBuf::from);
+    Tools {
+        server: server.unwrap_or_else(|| variable("ETCD_REFERENCE")),
+        etcdctl: PathBuf::from(env!("CARGO_BIN_EXE_etcdctl")),
+        table: None,
+    }
 }
 
 /// The differences between two runs of a scenario.
@@ -66,19 +77,14 @@ fn scenarios() -> Vec<PathBuf> {
 
 #[test]
 fn both_tools_hear_and_say_the_same() {
-    let server = variable("ETCD_REFERENCE");
     let etcdctl = variable("ETCDCTL_REFERENCE");
     let table = variable("ETCDCTL_TABLE_REFERENCE");
     let reference = Tools {
-        server: server.clone(),
+        server: variable("ETCD_REFERENCE"),
         etcdctl,
         table: Some(table),
     };
-    let ours = Tools {
-        server: std::env::var_os("ETCD_BIN").map_or(server, PathBuf::from),
-        etcdctl: PathBuf::from(env!("CARGO_BIN_EXE_etcdctl")),
-        table: None,
-    };
+    let ours = ours();
     let mut found = Vec::new();
     let mut commands = 0;
     for path in scenarios() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::scenario::Said;
 
 /// The shortest number, decimal or hexadecimal, that is taken for an ID.
-const ID_DIGITS_MIN: usize = 15;
+const ID_DIGITS_MIN: usize = 13;
 
 /// The words behind which a duration stands.
 const DURATIONS: [&str; 3] = ["took = ", "took ", "\"Took\" : "];

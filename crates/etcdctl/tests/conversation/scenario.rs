@@ -121,10 +121,14 @@ fn expand(command: &str) -> Vec<Step> {
 }
 
 /// A temporary directory, removed when dropped.
-struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn new() -> Self {
         static NEXT: Mutex<u32> = Mutex::new(0);
         let mut next = NEXT.lock().unwrap();
         *next += 1;

@@ -7,6 +7,7 @@
 pub mod acceptance;
 pub mod bad;
 pub mod clients;
+pub mod cluster;
 pub mod dpkg;
 pub mod http;
 pub mod kv;
@@ -15,4 +16,5 @@ pub mod random;
 pub mod raw;
 pub mod scenario;
 
+pub use cluster::Cluster;
 pub use member::{Error, Member, Options, binary};

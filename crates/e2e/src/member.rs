@@ -53,6 +53,9 @@ pub struct Member {
     binary: PathBuf,
     address: SocketAddr,
     peer: SocketAddr,
+    name: String,
+    /// `--initial-cluster`; this member alone when absent.
+    cluster: Option<String>,
     directory: PathBuf,
     temporary: bool,
 }
@@ -87,6 +90,8 @@ impl Member {
             binary,
             address,
             peer,
+            name: "e2e".into(),
+            cluster: None,
             directory,
             temporary,
         })
@@ -127,6 +132,8 @@ impl Member {
     pub fn command(&self) -> Command {
         let client = format!("http://{}", self.address);
         let peer = format!("http://{}", self.peer);
+        let alone = format!("{}={peer}", self.name);
+        let cluster = self.cluster.as_ref().unwrap_or(&alone);
         let mut command = match self.options.wrapper.split_first() {
             None => Command::new(&self.binary),
             Some((program, words)) => {
@@ -136,19 +143,25 @@ impl Member {
             }
         };
         command
-            .arg("--name=e2e")
+            .arg(format!("--name={}", self.name))
             .arg(format!("--data-dir={}", self.data_dir().display()))
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=e2e={peer}"))
+            .arg(format!("--initial-cluster={cluster}"))
             .arg("--log-level=warn")
             .args(&self.options.flags);
         command
     }
 
-    fn wait_until_healthy(&mut self) -> Result<(), Error> {
+    /// Makes it one of several members, before its first start: `cluster` lists all of them.
+    pub(crate) fn set_cluster(&mut self, name: &str, cluster: &str) {
+        name.clone_into(&mut self.name);
+        self.cluster = Some(cluster.to_owned());
+    }
+
+    pub(crate) fn wait_until_healthy(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             if let Some(status) = self.poll_exit()? {
@@ -228,6 +241,12 @@ impl Member {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where other members connect.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Process id while it runs.

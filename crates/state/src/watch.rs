@@ -33,6 +33,9 @@ const EVENT_BYTES: usize = 64;
 /// What the log may hold, unless a single batch is larger.
 const LOG_BYTES_MAX: usize = 32 << 20;
 
+/// Batches that are looked through before the log is searched.
+const NEAR_BATCHES: usize = 8;
+
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -117,10 +120,14 @@ impl Event {
     }
 }
 
-/// Appends a `WatchResponse` up to its events: its header, the watch's id, and whether more parts
-/// of the same response follow.
-pub fn write_head(header: &Header, revision: i64, id: i64, fragment: bool, out: &mut Vec<u8>) {
+/// Appends what begins a `WatchResponse`: its header, the same for every watch of a member.
+pub fn write_header(header: &Header, revision: i64, out: &mut Vec<u8>) {
     header.write(revision, out);
+}
+
+/// Appends what stands between the header and the events of a `WatchResponse`: the watch's id, and
+/// whether more parts of the same response follow.
+pub fn write_id(id: i64, fragment: bool, out: &mut Vec<u8>) {
     wire::put_int(out, 2, id as u64);
     wire::put_int(out, 7, u64::from(fragment));
 }
@@ -176,6 +183,20 @@ struct Inner {
     first: i64,
     revision: i64,
     compacted: i64,
+    bytes_max: usize,
+}
+
+impl Inner {
+    /// How many batches have nothing from a revision on. Whoever follows asks for the last ones.
+    fn known(&self, from: i64) -> usize {
+        let count = self.batches.len();
+        let near = count.min(NEAR_BATCHES);
+        let due = |batch: &&Arc<Batch>| batch.last() >= from;
+        match self.batches.iter().rev().take(near).take_while(due).count() {
+            new if new < near => count - new,
+            _ => self.batches.partition_point(|batch| batch.last() < from),
+        }
+    }
 }
 
 /// See the module's page. Locked after the state; nobody reads or frees much under its lock.
@@ -183,7 +204,6 @@ pub(crate) struct Log {
     inner: Mutex<Inner>,
     /// Threads with watchers, a bit for each.
     watching: AtomicU64,
-    bytes_max: usize,
 }
 
 impl Log {
@@ -195,9 +215,9 @@ impl Log {
                 first: revision + 1,
                 revision,
                 compacted,
+                bytes_max: LOG_BYTES_MAX,
             }),
             watching: AtomicU64::new(0),
-            bytes_max: LOG_BYTES_MAX,
         }
     }
 
@@ -237,7 +257,7 @@ impl Log {
             }
             None => {}
         }
-        while inner.bytes > self.bytes_max && inner.batches.len() > 1 {
+        while inner.bytes > inner.bytes_max && inner.batches.len() > 1 {
             if let Some(batch) = inner.batches.pop_front() {
                 inner.bytes -= batch.bytes;
                 inner.first = batch.last() + 1;
@@ -251,7 +271,7 @@ impl Log {
 
     pub(crate) fn tail(&self, from: i64) -> Tail {
         let inner = self.inner.lock();
-        let known = inner.batches.partition_point(|batch| batch.last() < from);
+        let known = inner.known(from);
         Tail {
             batches: inner.batches.range(known..).cloned().collect(),
             first: inner.first,

@@ -2,16 +2,16 @@
 
 use e2e::kv::Kv;
 
-use super::stream::{Stream, on, put, start};
+use super::stream::{Stream, on, put, revision, start};
 
 #[tokio::test]
 async fn a_client_that_stops_reading_loses_nothing() {
     let (_member, kv) = start();
     let mut stream = Stream::open(&kv);
     stream.created(on("k", "l")).await;
-    // More than windows and queues hold.
+    // More than windows, queues and the log of events hold.
     let other = Kv::to(_member.address());
-    let value = "x".repeat(100_000);
+    let value = "x".repeat(200_000);
     let mut expected = Vec::new();
     for _ in 0..300 {
         expected.push(put(&other, "k", &value).await);
@@ -24,6 +24,38 @@ async fn a_client_that_stops_reading_loses_nothing() {
     }
     assert_eq!(seen, expected);
     assert_eq!(stream.progress().await, *expected.last().expect("puts"));
+}
+
+#[tokio::test]
+async fn a_compaction_passes_a_client_that_stops_reading() {
+    let (member, kv) = start();
+    let mut stream = Stream::open(&kv);
+    stream.created(on("k", "l")).await;
+    let other = Kv::to(member.address());
+    let value = "x".repeat(100_000);
+    let mut expected = Vec::new();
+    for _ in 0..300 {
+        expected.push(put(&other, "k", &value).await);
+    }
+    let compacted = expected[290];
+    other.compact(compacted).await.expect("a compaction");
+    let mut seen = Vec::new();
+    let last = loop {
+        let answer = stream.next().await;
+        if answer.canceled {
+            break answer;
+        }
+        let events = answer.events.iter().filter_map(|event| event.kv.as_ref());
+        seen.extend(events.map(|kv| kv.mod_revision));
+    };
+    // What it got begins where the watch did, and then it learns why there is no more.
+    assert_eq!(seen, expected[..seen.len()]);
+    assert!(!seen.is_empty() && seen.len() < 290, "{}", seen.len());
+    assert_eq!(
+        (last.compact_revision, last.cancel_reason.as_str()),
+        (compacted, "")
+    );
+    assert_eq!((last.watch_id, revision(&last)), (0, 0));
 }
 
 /// Clients on the `h2` crate count small DATA frames that nobody has taken from them yet, and end

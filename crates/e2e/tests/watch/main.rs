@@ -3,5 +3,6 @@
 
 mod histories;
 mod load;
+mod restart;
 mod rules;
 mod stream;

@@ -30,8 +30,14 @@ impl Stream {
         let (sender, answers) = mpsc::channel(1);
         let mut client = WatchClient::new(kv.channel()).max_decoding_message_size(usize::MAX);
         tokio::spawn(async move {
-            let stream = client.watch(UnboundedReceiverStream::new(queue)).await;
-            let mut stream = stream.expect("a stream").into_inner();
+            let mut stream = match client.watch(UnboundedReceiverStream::new(queue)).await {
+                Ok(stream) => stream.into_inner(),
+                Err(status) => {
+                    // Whoever asks is told; nobody may.
+                    let _ = sender.send(Err(status)).await;
+                    return;
+                }
+            };
             while let Some(answer) = stream.message().await.transpose() {
                 let is_last = answer.is_err();
                 if sender.send(answer).await.is_err() || is_last {

@@ -25,8 +25,8 @@ use api::{Code, Error, Status};
 use bytes::Bytes;
 use prost::Message;
 use slab::Slab;
-use storage::backend::Value;
 
+use self::deliver::Round;
 use self::matcher::{Keys, Matcher, WatcherId};
 use super::decode;
 use crate::drive::Shared;
@@ -117,8 +117,7 @@ pub(super) struct Hub {
     bytes: usize,
     /// Watchers with pending events in this round.
     touched: Vec<WatcherId>,
-    /// Records before the events of this round, by the event's place.
-    before: HashMap<u32, Option<Value>>,
+    round: Round,
     /// Since when no leader is known.
     leaderless: Option<Instant>,
     /// Spreads the rounds of notifications.
@@ -147,7 +146,7 @@ impl Hub {
             least_next: false,
             bytes: 0,
             touched: Vec::new(),
-            before: HashMap::new(),
+            round: Round::default(),
             leaderless: None,
             jitter: u32::from(thread) * 7,
         }

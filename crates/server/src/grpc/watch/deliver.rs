@@ -1,7 +1,7 @@
 //! Events on their way from the log to the streams.
 
 use std::collections::HashMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use state::Header;
 use state::watch::{self, Event};
@@ -23,38 +23,115 @@ const ROUND_BYTES: usize = 1 << 20;
 /// What a response may have beyond `--max-request-bytes` before it is split, as in etcd.
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
+/// Above this the memory of a round is given back.
+const ROUND_BYTES_KEPT: usize = 1 << 20;
+
+/// The events that are handed out together, and what of them is encoded already.
+#[derive(Default)]
+pub(super) struct Round {
+    /// Field `header` of all responses.
+    header: Vec<u8>,
+    /// The response up to its events.
+    head: Vec<u8>,
+    /// Events without what was before, encoded for the first of several watchers.
+    encoded: Vec<u8>,
+    /// Where an event is in `encoded`, by its place in the round; empty when it is not. None at
+    /// all when there is only one watcher.
+    ranges: Vec<Range<usize>>,
+    /// Records before the events, by the event's place.
+    before: HashMap<u32, Option<Value>>,
+    /// Events and messages sent, for the metrics.
+    sent: (u64, u64),
+}
+
+impl Round {
+    fn begin(&mut self, header: &Header, revision: i64, events: usize, watchers: usize) {
+        self.header.clear();
+        watch::write_header(header, revision, &mut self.header);
+        let shared = if watchers > 1 { events } else { 0 };
+        self.ranges.resize(shared, 0..0);
+    }
+
+    /// Gives memory back; returns how many events and messages were sent.
+    fn end(&mut self) -> (u64, u64) {
+        self.encoded.clear();
+        self.encoded.shrink_to(ROUND_BYTES_KEPT);
+        self.ranges.clear();
+        self.before.clear();
+        std::mem::take(&mut self.sent)
+    }
+
+    /// The event of a place, encoded; `None` if it is encoded for each watcher.
+    fn shared(&mut self, place: u32, event: &Event) -> Option<&[u8]> {
+        let range = self.ranges.get_mut(place as usize)?;
+        if range.start == range.end {
+            let begin = self.encoded.len();
+            event.write(None, &mut self.encoded);
+            *range = begin..self.encoded.len();
+        }
+        Some(&self.encoded[range.clone()])
+    }
+}
+
 /// Some of a round's events, for one watcher.
 struct Selection<'a> {
     events: &'a [&'a Event],
     /// Places in `events`.
     chosen: &'a [u32],
-    before: &'a HashMap<u32, Option<Value>>,
-    header: Header,
-    revision: i64,
+    prev_kv: bool,
     id: i64,
     fragment: bool,
 }
 
 impl Selection<'_> {
-    fn before(&self, at: u32) -> Option<&[u8]> {
-        self.before.get(&at)?.as_deref()
+    fn event_len(&self, place: u32, round: &mut Round) -> usize {
+        let event = self.events[place as usize];
+        if self.prev_kv {
+            let before = round
+                .before
+                .get(&place)
+                .and_then(|record| record.as_deref());
+            return event.encoded_len(before);
+        }
+        match round.shared(place, event) {
+            Some(bytes) => bytes.len(),
+            None => event.encoded_len(None),
+        }
     }
 
-    fn event_len(&self, at: u32) -> usize {
-        self.events[at as usize].encoded_len(self.before(at))
+    /// Appends an event whose length was asked for.
+    fn write(&self, place: u32, round: &Round, out: &mut Vec<u8>) {
+        let event = self.events[place as usize];
+        if self.prev_kv {
+            let before = round
+                .before
+                .get(&place)
+                .and_then(|record| record.as_deref());
+            return event.write(before, out);
+        }
+        match round.ranges.get(place as usize) {
+            Some(range) => out.extend_from_slice(&round.encoded[range.clone()]),
+            None => event.write(None, out),
+        }
     }
 
-    fn send(&self, net: &mut Net, call: crate::front::CallId, scratch: &mut Vec<u8>) {
-        scratch.clear();
-        watch::write_head(&self.header, self.revision, self.id, self.fragment, scratch);
-        let events = self.chosen.iter().map(|&at| self.event_len(at));
-        let length = scratch.len() + events.sum::<usize>();
-        net.send_encoded(call, length, |out| {
-            out.extend_from_slice(scratch);
-            for &at in self.chosen {
-                self.events[at as usize].write(self.before(at), out);
+    fn send(&self, net: &mut Net, call: crate::front::CallId, round: &mut Round) {
+        let events: usize = self
+            .chosen
+            .iter()
+            .map(|&place| self.event_len(place, round))
+            .sum();
+        round.head.clear();
+        round.head.extend_from_slice(&round.header);
+        watch::write_id(self.id, self.fragment, &mut round.head);
+        net.send_encoded(call, round.head.len() + events, |out| {
+            out.extend_from_slice(&round.head);
+            for &place in self.chosen {
+                self.write(place, round, out);
             }
         });
+        round.sent.0 += self.chosen.len() as u64;
+        round.sent.1 += 1;
     }
 }
 
@@ -89,12 +166,26 @@ impl Hub {
             .collect();
         self.route(&events, Progress::Synced);
         self.routed = tail.revision;
-        for at in std::mem::take(&mut self.touched) {
-            if let Some(next) = self.deliver(net, at, &events, tail.revision) {
+        self.deliver_round(net, &events, tail.revision);
+    }
+
+    /// Sends what was routed; a watcher whose stream has no room stays where it is.
+    fn deliver_round(&mut self, net: &mut Net, events: &[&Event], revision: i64) {
+        let touched = std::mem::take(&mut self.touched);
+        let header = self.shared.header();
+        self.round
+            .begin(&header, revision, events.len(), touched.len());
+        for &at in &touched {
+            if let Some(next) = self.deliver(net, at, events) {
                 self.move_to(at, Progress::Parked, next);
             }
         }
-        self.before.clear();
+        self.touched = touched;
+        let (events, messages) = self.round.end();
+        self.shared.metrics.watch_events.add(events);
+        if let Some(meter) = self.meter {
+            self.shared.metrics.grpc.sent(meter, messages);
+        }
     }
 
     /// The log no longer has what is due: the synced watchers read from the history.
@@ -146,13 +237,7 @@ impl Hub {
 
     /// Sends a watcher its pending events. Returns the revision of the first that its stream has
     /// no room for.
-    fn deliver(
-        &mut self,
-        net: &mut Net,
-        at: WatcherId,
-        events: &[&Event],
-        revision: i64,
-    ) -> Option<i64> {
+    fn deliver(&mut self, net: &mut Net, at: WatcherId, events: &[&Event]) -> Option<i64> {
         let watcher = &mut self.watchers[at as usize];
         let stream = watcher.stream;
         let mut pending = std::mem::take(&mut watcher.pending);
@@ -167,7 +252,7 @@ impl Hub {
                 break;
             }
             let (now, later) = rest.split_at(whole_revisions(rest, events));
-            self.send_events(net, at, events, now, revision);
+            self.send_events(net, at, events, now);
             rest = later;
         }
         pending.clear();
@@ -176,57 +261,34 @@ impl Hub {
     }
 
     /// Sends events of whole revisions, in parts if the watcher wants that.
-    fn send_events(
-        &mut self,
-        net: &mut Net,
-        at: WatcherId,
-        events: &[&Event],
-        chosen: &[u32],
-        revision: i64,
-    ) {
-        let header = self.shared.header();
-        let empty = HashMap::new();
+    fn send_events(&mut self, net: &mut Net, at: WatcherId, events: &[&Event], chosen: &[u32]) {
         let watcher = &mut self.watchers[at as usize];
         watcher.quiet = false;
         let call = self.streams[watcher.stream].call;
         let mut selection = Selection {
             events,
             chosen,
-            before: if watcher.prev_kv {
-                &self.before
-            } else {
-                &empty
-            },
-            header,
-            revision,
+            prev_kv: watcher.prev_kv,
             id: watcher.id,
             fragment: false,
         };
-        let part_max = if watcher.fragment {
-            self.shared.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES
-        } else {
-            usize::MAX
-        };
-        let mut scratch = Vec::new();
+        if !watcher.fragment {
+            return selection.send(net, call, &mut self.round);
+        }
+        let part_max = self.shared.limits.request_bytes_max + FRAGMENT_OVERHEAD_BYTES;
         let mut left = chosen;
-        let mut sent = 0;
         while !left.is_empty() {
             let mut bytes = 0;
             let fits = |&&place: &&u32| {
-                bytes += selection.event_len(place);
+                bytes += selection.event_len(place, &mut self.round);
                 bytes < part_max
             };
             let count = left.iter().take_while(fits).count().max(1);
             let (part, rest) = left.split_at(count);
             selection.chosen = part;
             selection.fragment = !rest.is_empty();
-            selection.send(net, call, &mut scratch);
+            selection.send(net, call, &mut self.round);
             left = rest;
-            sent += 1;
-        }
-        self.shared.metrics.watch_events.add(chosen.len() as u64);
-        if let Some(meter) = self.meter {
-            self.shared.metrics.grpc.sent(meter, sent);
         }
     }
 
@@ -234,11 +296,11 @@ impl Hub {
     fn look_up(&mut self, places: &[u32], events: &[&Event]) {
         for &place in places {
             let event = events[place as usize];
-            if event.is_create() || self.before.contains_key(&place) {
+            if event.is_create() || self.round.before.contains_key(&place) {
                 continue;
             }
             match self.shared.view.before(event.key(), event.revision()) {
-                Ok(record) => self.before.insert(place, record),
+                Ok(record) => self.round.before.insert(place, record),
                 Err(error) => fatal("read the previous value of a key", &error),
             };
         }
@@ -302,12 +364,7 @@ impl Hub {
         }
         let events: Vec<&Event> = chunk.events.iter().collect();
         self.route(&events, Progress::Reading);
-        for at in std::mem::take(&mut self.touched) {
-            if let Some(next) = self.deliver(net, at, &events, chunk.revision) {
-                self.move_to(at, Progress::Parked, next);
-            }
-        }
-        self.before.clear();
+        self.deliver_round(net, &events, chunk.revision);
         for (_, at) in readers {
             if let Some(watcher) = self.watchers.get(at as usize)
                 && watcher.progress == Progress::Reading
@@ -328,6 +385,9 @@ impl Hub {
 
 /// How many of the first events make a response: whole revisions, to about the usual size.
 fn whole_revisions(places: &[u32], events: &[&Event]) -> usize {
+    if places.len() == 1 {
+        return 1;
+    }
     let mut bytes = 0;
     let mut last = None;
     for (count, &place) in places.iter().enumerate() {

@@ -136,8 +136,9 @@ pub(crate) fn hash_kv(shared: &Arc<Shared>, asked: i64) -> Result<(KvHash, i64),
             .reader
             .scan(Bucket::Key, &begin, Some(&end), STEP_RECORDS, each)?;
         outcome?;
+        // Records may have been missing when this fails.
+        pin.check()?;
     }
-    drop(pin);
     Ok((hasher.finish(), current))
 }
 

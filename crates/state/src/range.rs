@@ -126,8 +126,9 @@ impl RangeAnswer {
     /// while more follow.
     ///
     /// # Errors
-    /// The backend failed or lacks a record: the answer cannot be completed.
-    pub fn write_chunk(&mut self, out: &mut Vec<u8>, max: usize) -> Result<bool, Fatal> {
+    /// The backend failed or lacks a record, or nothing was taken for so long that a compaction
+    /// went on: the answer cannot be completed.
+    pub fn write_chunk(&mut self, out: &mut Vec<u8>, max: usize) -> Result<bool, ReadError> {
         let more = match &mut self.body {
             Body::Whole(bytes) => {
                 out.extend_from_slice(bytes);
@@ -150,7 +151,8 @@ fn write_picks(
     picks: &mut std::vec::IntoIter<Pick>,
     out: &mut Vec<u8>,
     max: usize,
-) -> Result<bool, Fatal> {
+) -> Result<bool, ReadError> {
+    pin.check()?;
     let begin = out.len();
     while out.len() - begin < max {
         let Some(pick) = picks.next() else {
@@ -158,7 +160,9 @@ fn write_picks(
         };
         let record = match pick.record {
             Some(record) => record,
-            None => load(&pin.shared().reader, pick.revision)?,
+            None => {
+                load(&pin.shared().reader, pick.revision).map_err(|error| pin.explain(error))?
+            }
         };
         wire::put_bytes(out, 2, &record);
     }
@@ -166,7 +170,7 @@ fn write_picks(
 }
 
 impl Walk {
-    fn write_chunk(&mut self, out: &mut Vec<u8>, max: usize) -> Result<bool, Fatal> {
+    fn write_chunk(&mut self, out: &mut Vec<u8>, max: usize) -> Result<bool, ReadError> {
         let shared = self.pin.shared();
         let end = self.end.as_deref().map_or(End::Open, End::Before);
         let span = Span {
@@ -176,6 +180,7 @@ impl Walk {
         let mut gaps = Vec::new();
         let next = {
             let state = shared.state.read();
+            self.pin.check()?;
             emit(
                 &state,
                 span,
@@ -185,7 +190,7 @@ impl Walk {
                 &mut gaps,
             )
         };
-        fill(shared, out, &gaps)?;
+        fill(shared, out, &gaps).map_err(|error| self.pin.explain(error))?;
         match next {
             Some(next) if self.left > 0 => {
                 self.next = next;
@@ -451,6 +456,7 @@ pub(crate) fn answer_at(
         (current, rev, Pin::new(shared, rev))
     };
     let tally = measure(shared, &plan, rev);
+    pin.check()?;
     let mut answer = RangeAnswer {
         revision: current,
         count: tally.count as i64,
@@ -476,7 +482,7 @@ pub(crate) fn answer_at(
             left: tally.taken,
         });
     } else {
-        let mut picks = pick(shared, &plan, rev)?;
+        let mut picks = pick(&pin, &plan)?;
         picks.retain(|pick| plan.keeps(pick));
         plan.sort(&mut picks);
         answer.more = picks.len() as u64 > plan.limit();
@@ -577,8 +583,9 @@ fn measure(shared: &Shared, plan: &Plan<'_>, rev: i64) -> Tally {
     }
 }
 
-/// Collects the keys that a reader at `rev` sees, in key order.
-fn pick(shared: &Shared, plan: &Plan<'_>, rev: i64) -> Result<Vec<Pick>, Fatal> {
+/// Collects the keys that a pinned reader sees, in key order.
+fn pick(pin: &Pin, plan: &Plan<'_>) -> Result<Vec<Pick>, ReadError> {
+    let (shared, rev) = (pin.shared(), pin.revision());
     let mut picks: Vec<Pick> = Vec::new();
     let mut span = plan.span;
     let mut from: Box<[u8]>;
@@ -587,11 +594,12 @@ fn pick(shared: &Shared, plan: &Plan<'_>, rev: i64) -> Result<Vec<Pick>, Fatal> 
         let described = picks.len();
         let next = {
             let state = shared.state.read();
+            pin.check()?;
             pick_chunk(&state, span, rev, &mut left, &mut picks)
         };
         let with_value = plan.target == SortTarget::Value;
         for pick in &mut picks[described..] {
-            describe(&shared.reader, pick, with_value)?;
+            describe(&shared.reader, pick, with_value).map_err(|error| pin.explain(error))?;
         }
         match next {
             Some(next) => from = next,

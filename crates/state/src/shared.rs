@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use api::Error;
 use parking_lot::{Mutex, RwLock};
 use storage::backend::Reader;
 
 use crate::alarm::Alarms;
 use crate::auth::Auth;
+use crate::fatal::{Fatal, ReadError};
 use crate::hash::KvHash;
 use crate::index::Index;
 use crate::lease::Leases;
@@ -43,9 +45,8 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader,
     /// The state's revision, for readers that need nothing else. Written by apply only.
     pub(crate) revision: AtomicI64,
-    /// Revisions that readers in several steps still need, with how many need each. Locked after
-    /// `state`; a pin is taken under it, so that no compaction can slip in between.
-    pub(crate) pins: Mutex<BTreeMap<i64, usize>>,
+    /// Locked after `state`; a pin is taken under it, so that no compaction can slip in between.
+    pub(crate) pins: Mutex<Pins>,
     /// Hashes that compactions left, by revision; the ten newest.
     pub(crate) hashes: Mutex<Vec<KvHash>>,
     /// Compactions that wait for the sweep.
@@ -55,19 +56,45 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
 }
 
-/// Keeps the records that a reader at a revision sees, until dropped.
+/// The revisions that readers in several steps still need.
+#[derive(Default)]
+pub(crate) struct Pins {
+    held: BTreeMap<(i64, u64), Arc<Hold>>,
+    next: u64,
+}
+
+/// What a reader and the sweep tell each other.
+#[derive(Default)]
+struct Hold {
+    /// The reader took something since the sweep last looked.
+    is_used: AtomicBool,
+    /// The sweep waits no longer: what the reader needs may be gone.
+    is_lost: AtomicBool,
+}
+
+/// Keeps the records that a reader at a revision sees, until dropped, or until the reader has
+/// taken nothing for too long while a compaction waits for it.
 pub(crate) struct Pin {
     shared: Arc<Shared>,
     revision: i64,
+    id: u64,
+    hold: Arc<Hold>,
 }
 
 impl Pin {
     /// Pins `revision`, which must not lie below the compaction. The state lock is held.
     pub(crate) fn new(shared: &Arc<Shared>, revision: i64) -> Pin {
-        *shared.pins.lock().entry(revision).or_default() += 1;
+        let hold = Arc::new(Hold::default());
+        hold.is_used.store(true, Ordering::Relaxed);
+        let mut pins = shared.pins.lock();
+        let id = pins.next;
+        pins.next += 1;
+        pins.held.insert((revision, id), Arc::clone(&hold));
         Pin {
             shared: shared.clone(),
             revision,
+            id,
+            hold,
         }
     }
 
@@ -78,26 +105,53 @@ impl Pin {
     pub(crate) fn revision(&self) -> i64 {
         self.revision
     }
+
+    /// Asked by a reader that holds the state lock: whether everything still is there.
+    ///
+    /// # Errors
+    /// Compacted.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.hold.is_used.store(true, Ordering::Relaxed);
+        if self.hold.is_lost.load(Ordering::Acquire) {
+            return Err(Error::Compacted);
+        }
+        Ok(())
+    }
+
+    /// What a failure to read a record means: it may be missing because the pin was lost.
+    pub(crate) fn explain(&self, error: Fatal) -> ReadError {
+        match self.check() {
+            Ok(()) => error.into(),
+            Err(compacted) => compacted.into(),
+        }
+    }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pins = self.shared.pins.lock();
-        if let Some(count) = pins.get_mut(&self.revision) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&self.revision);
-            }
-        }
+        pins.held.remove(&(self.revision, self.id));
     }
 }
 
 impl Shared {
     /// True when a reader needs records that a compaction at `revision` would delete.
     pub(crate) fn is_pinned_below(&self, revision: i64) -> bool {
-        self.pins
-            .lock()
-            .first_key_value()
-            .is_some_and(|(&pinned, _)| pinned < revision)
+        let pins = self.pins.lock();
+        let oldest = pins.held.first_key_value();
+        oldest.is_some_and(|(&(pinned, _), _)| pinned < revision)
+    }
+
+    /// Takes the pins below `revision` from readers that took nothing since the last call;
+    /// returns how many.
+    pub(crate) fn drop_idle_pins(&self, revision: i64) -> usize {
+        let mut pins = self.pins.lock();
+        let before = pins.held.len();
+        pins.held.retain(|&(pinned, _), hold| {
+            let is_idle = pinned < revision && !hold.is_used.swap(false, Ordering::Relaxed);
+            hold.is_lost.fetch_or(is_idle, Ordering::Release);
+            !is_idle
+        });
+        before - pins.held.len()
     }
 }

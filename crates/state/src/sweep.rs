@@ -116,6 +116,15 @@ impl Sweep {
         }
     }
 
+    /// Stops waiting for readers that took nothing since the last call; they are told that their
+    /// revision was compacted. Returns how many there were.
+    pub fn drop_idle_readers(&mut self) -> usize {
+        match &self.running {
+            Some(running) => self.shared.drop_idle_pins(running.job.revision),
+            None => 0,
+        }
+    }
+
     fn step_index(&mut self, job: Job, next: Box<[u8]>, mut kept: u64) -> Step {
         let mut state = self.shared.state.write();
         if self.shared.is_pinned_below(job.revision) {

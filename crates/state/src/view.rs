@@ -149,6 +149,7 @@ impl View {
             let mut path = Vec::new();
             {
                 let state = self.shared.state.read();
+                pin.check()?;
                 let mut load = |seen: &Seen<'_>| -> Result<Value, Fatal> {
                     if let Some(value) = seen.cached().or_else(|| fetched.get(&seen.revision())) {
                         return Ok(value.clone());
@@ -165,7 +166,8 @@ impl View {
                 }
             }
             for at in missing {
-                fetched.insert(at, load(&self.shared.reader, at)?);
+                let value = load(&self.shared.reader, at).map_err(|error| pin.explain(error))?;
+                fetched.insert(at, value);
             }
         };
         let mut answer = |range: &RangeRequest| -> Result<Vec<u8>, ReadError> {

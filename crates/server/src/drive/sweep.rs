@@ -16,6 +16,9 @@ use super::stop::fatal;
 /// How long to wait for readers that still need what is to be deleted.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long, twice over, a reader may take nothing before a compaction no longer waits for it.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the sweep thread is told.
 pub(crate) enum ToSweep {
     /// A compaction was accepted.
@@ -40,6 +43,8 @@ pub(crate) struct SweepThread {
     pause: Duration,
     /// Revision, asker and answer of those who wait for the deletions.
     waiting: Vec<(i64, Token, Vec<u8>)>,
+    /// When readers that take nothing are next looked for, while they are in the way.
+    impatient_at: Option<Instant>,
     /// Last compaction that is carried out and committed; -1 for none since the start.
     finished: i64,
 }
@@ -60,6 +65,7 @@ impl SweepThread {
             post,
             pause,
             waiting: Vec::new(),
+            impatient_at: None,
             finished: -1,
         }
     }
@@ -100,8 +106,12 @@ impl SweepThread {
                 *began = None;
                 None
             }
-            Ok(Step::Blocked) => Some(now + BLOCKED_PAUSE),
+            Ok(Step::Blocked) => {
+                self.lose_patience(now);
+                Some(now + BLOCKED_PAUSE)
+            }
             Ok(Step::Worked { deleted }) => {
+                self.impatient_at = None;
                 self.shared.metrics.compaction_keys.add(deleted as u64);
                 self.shared
                     .metrics
@@ -124,6 +134,22 @@ impl SweepThread {
                 Some(Instant::now())
             }
             Err(error) => fatal("compact the database", &error),
+        }
+    }
+
+    /// Goes on without readers that took nothing in two looks.
+    fn lose_patience(&mut self, now: Instant) {
+        let at = *self.impatient_at.get_or_insert(now + READER_PATIENCE);
+        if now < at {
+            return;
+        }
+        self.impatient_at = Some(now + READER_PATIENCE);
+        let readers = self.sweep.drop_idle_readers();
+        if readers > 0 {
+            tracing::warn!(
+                readers,
+                "a compaction goes on without readers that do not read"
+            );
         }
     }
 

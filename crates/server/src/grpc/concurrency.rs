@@ -436,7 +436,7 @@ impl Services {
         let mut encoded = Vec::new();
         while answer
             .write_chunk(&mut encoded, usize::MAX)
-            .map_err(|error| refused(error.into()))?
+            .map_err(refused)?
         {}
         let response = pb::RangeResponse::decode(&encoded[..])
             .map_err(|error| unknown(format!("a range's own answer: {error}")))?;

@@ -52,7 +52,7 @@ impl Services {
         }
         while answer
             .write_chunk(&mut self.scratch, CHUNK_BYTES)
-            .map_err(|e| refused(e.into()))?
+            .map_err(refused)?
         {}
         self.send_scratch(net, waiting);
         Ok(())
@@ -162,10 +162,7 @@ impl BodySource for Chunks {
         // A step that passed nothing but deleted keys leaves the chunk empty, which would be
         // taken for the end.
         loop {
-            let more = self
-                .answer
-                .write_chunk(&mut chunk, room)
-                .map_err(|e| refused(e.into()))?;
+            let more = self.answer.write_chunk(&mut chunk, room).map_err(refused)?;
             self.done = !more;
             if self.done || !chunk.is_empty() {
                 break;

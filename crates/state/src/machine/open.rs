@@ -1,6 +1,6 @@
 //! Rebuilding the state from the database: one sequential pass.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -145,7 +145,7 @@ fn share(state: State, reader: Reader, jobs: VecDeque<Job>, config: Config) -> A
         state: RwLock::new(state),
         reader,
         revision,
-        pins: Mutex::new(BTreeMap::new()),
+        pins: Mutex::default(),
         hashes: Mutex::new(Vec::new()),
         jobs: Mutex::new(jobs),
         log,

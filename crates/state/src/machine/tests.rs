@@ -452,6 +452,46 @@ fn in_parts(
 }
 
 #[test]
+fn a_compaction_does_not_wait_for_a_reader_that_does_not_read() {
+    for (budget, keys_only) in [(0, false), (1 << 30, false), (0, true)] {
+        let config = Config {
+            value_budget: budget,
+            ..Config::default()
+        };
+        let mut rig = Rig::open(tempfile::tempdir().unwrap(), config);
+        for n in 0..3000 {
+            rig.put(&format!("{n:05}"), &"v".repeat(100));
+        }
+        let request = pb::RangeRequest {
+            key: "0".into(),
+            range_end: vec![0].into(),
+            sort_order: if keys_only { 2 } else { 0 },
+            ..Default::default()
+        };
+        let mut reading = rig.view.range(&request).unwrap();
+        let mut stalled = rig.view.range(&request).unwrap();
+        let mut out = Vec::new();
+        assert!(stalled.write_chunk(&mut out, 1000).unwrap());
+        rig.put("00001", "other");
+        let now = rig.put("00002", "other");
+        rig.compact(now).unwrap();
+        assert_eq!(rig.sweep.step().unwrap(), Step::Blocked);
+        assert_eq!(rig.sweep.drop_idle_readers(), 0);
+        assert!(reading.write_chunk(&mut out, 1000).unwrap());
+        assert_eq!(rig.sweep.drop_idle_readers(), 1);
+        assert_eq!(rig.sweep.step().unwrap(), Step::Blocked);
+        out.clear();
+        let refused = stalled.write_chunk(&mut out, 1000);
+        assert!(matches!(refused, Err(ReadError::Refused(Error::Compacted))));
+        assert!(out.is_empty());
+        while reading.write_chunk(&mut out, 10_000).unwrap() {}
+        drop(reading);
+        rig.sweep();
+        assert_eq!(rig.view.compact_revision(), now);
+    }
+}
+
+#[test]
 fn parts_make_the_whole_answer() {
     for budget in [0, 1 << 30] {
         let config = Config {

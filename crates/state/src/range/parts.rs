@@ -97,6 +97,7 @@ impl RangeParts {
         let plan = Plan::new(&self.request)?;
         if self.request.count_only {
             let count = measure(&self.shared, &plan, rev).count;
+            pin.check()?;
             return Ok(Some(self.part(
                 Body::Whole(Vec::new()),
                 0,
@@ -159,7 +160,7 @@ impl RangeParts {
             ..self.request.clone()
         };
         // One key more than the limit is fetched.
-        let mut picks = pick(&self.shared, &Plan::new(&limited)?, pin.revision())?;
+        let mut picks = pick(&pin, &Plan::new(&limited)?)?;
         picks.truncate(usize::try_from(extent.keys).unwrap_or(usize::MAX));
         strip(&mut picks, false)?;
         let fields = picks.iter().map(|pick| wire::field_len(pick.len) as u64);

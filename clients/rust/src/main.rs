@@ -83,6 +83,11 @@ async fn all(client: &Client, url: &str) -> bool {
         && step("alarms", maintenance::alarms(client.clone())).await
         && step("defragment", maintenance::defragment(client.clone())).await
         && step("snapshot", maintenance::snapshot(client.clone())).await
+        && step(
+            "unknown members",
+            maintenance::unknown_members(client.clone()),
+        )
+        .await
 }
 
 #[tokio::main]

@@ -2,13 +2,17 @@
 //!
 //! `dpkg` loads the package database of the machine while the member is killed again and
 //! again, changes it, and hands its directory to Go etcd and back. `adopt` opens a directory
-//! that Go etcd wrote. Each prints what it found and ends with the first thing that is wrong.
+//! that Go etcd wrote. `writers` loads the database by three kinds of client at once, under
+//! leases and three kinds of watcher. Each prints what it found and ends with the first thing
+//! that is wrong.
 
 mod adopt;
 mod change;
 mod load;
+mod writers;
 
 pub use adopt::run as adopt;
+pub use writers::{Plan as WritersPlan, run as writers};
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -69,6 +69,14 @@ impl Kv {
             value,
             ..PutRequest::default()
         };
+        self.put_request(request).await
+    }
+
+    /// Any Put; returns the revision of the write.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn put_request(&self, request: PutRequest) -> Result<i64, Status> {
         Ok(revision(self.kv().put(request).await?.into_inner().header))
     }
 

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use e2e::Error;
-use e2e::acceptance::{self, Plan};
+use e2e::acceptance::{self, Plan, WritersPlan};
 
 const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   dpkg    load the package database, kill, change, hand over to Go etcd
             [--reference GO_ETCD] [--etcdctl34 ETCDCTL] [--database DIR]
             [--kills N] [--clients N] [--seed N]
+  writers load it by etcdctl, JSON and gRPC at once, watched by all three, under leases
+            [--etcdctl ETCDCTL] [--database DIR] [--kills N] [--seed N]
   adopt   open directories that Go etcd wrote
             --reference GO_ETCD
   bad     hostile bytes, bad directories, damaged files
@@ -57,6 +59,19 @@ async fn run(words: &[String]) -> Result<(), Error> {
                 seed,
             };
             acceptance::dpkg(&plan).await
+        }
+        "writers" => {
+            let seed = number("--seed", u64::from(std::process::id()))?;
+            println!("seed {seed}");
+            let binary = need("--bin")?;
+            let plan = WritersPlan {
+                etcdctl: path("--etcdctl").unwrap_or_else(|| binary.with_file_name("etcdctl")),
+                binary,
+                database: path("--database").unwrap_or_else(|| "/var/lib/dpkg".into()),
+                kills: number("--kills", 2)? as usize,
+                seed,
+            };
+            acceptance::writers(&plan).await
         }
         "adopt" => acceptance::adopt(&need("--bin")?, &need("--reference")?).await,
         "bad" => e2e::bad::run(&need("--bin")?, &value("--only").unwrap_or_default()),

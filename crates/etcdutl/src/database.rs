@@ -71,6 +71,9 @@ pub(crate) fn text(error: &bolt::Error) -> String {
     match error {
         bolt::Error::NoValidMeta { .. } => "invalid database".to_owned(),
         bolt::Error::Locked { .. } => "timeout".to_owned(),
+        bolt::Error::Open { path, source } => {
+            format!("open {}: {}", path.display(), cli::text::io_error(source))
+        }
         error => chain(error),
     }
 }

@@ -4,6 +4,7 @@
 //! The old file stays as it is, locked, until the new one is durable under its name; what a crash
 //! leaves behind is called `db.tmp.…` and removed at the next start of a server.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub(crate) fn defragment(path: &Path, lock_timeout: Duration) -> Result<(), Stri
     let name = format!("db.tmp.{}", std::process::id());
     let beside = path.with_file_name(name);
     let copied = copy(&db, &names, &beside).and_then(|size| {
+        keep_owner(path, &beside);
         let renamed = RealFs
             .rename(&beside, path)
             .and_then(|()| RealFs.sync_dir(path.parent().unwrap_or(Path::new("."))));
@@ -65,6 +67,20 @@ pub(crate) fn defragment(path: &Path, lock_timeout: Duration) -> Result<(), Stri
         ],
     );
     Ok(())
+}
+
+/// Gives the new file to the old one's owner: an operator's root must not take the database away
+/// from the server's user.
+fn keep_owner(from: &Path, to: &Path) {
+    let kept = from.metadata().and_then(|old| {
+        std::fs::set_permissions(to, old.permissions())?;
+        std::os::unix::fs::chown(to, Some(old.uid()), Some(old.gid()))
+    });
+    if let Err(error) = kept {
+        let (path, why) = (from.display().to_string(), cli::text::io_error(&error));
+        let fields = [("path", Field::Text(&path)), ("error", Field::Text(&why))];
+        log::warn("cannot keep the owner of the database", &fields);
+    }
 }
 
 /// Copies all records into a new database; returns its size.

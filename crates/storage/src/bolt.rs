@@ -80,7 +80,7 @@ pub struct Options {
     /// Page size of a file that is created, in bytes; the operating system's when `None`. An
     /// existing file keeps its own.
     pub page_size: Option<u32>,
-    /// Take etcd's lock on the file (`flock`, exclusive), without waiting.
+    /// Take etcd's lock on the file (`flock`; shared when `read_only`), without waiting.
     pub lock: bool,
     /// Neither create nor change the file. Free pages are then not looked for.
     pub read_only: bool,

@@ -20,13 +20,16 @@ pub enum Open {
     CreateNew { mode: u32 },
 }
 
-/// Which of the two lock families that etcd's programs use is wanted.
+/// Which of the locks that etcd's programs use is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
     /// Open-file-description write lock over the whole file: WAL segments.
     Record,
     /// `flock(LOCK_EX)`: the bolt file.
     Flock,
+    /// `flock(LOCK_SH)`: the bolt file while it is only read, by any number of processes. Unlike
+    /// the exclusive one it needs no right to write where locks cross a network.
+    FlockShared,
 }
 
 /// A directory tree. Paths are absolute or relative to the process; names are UTF-8.

@@ -1,3 +1,5 @@
+use storage::wire::{put_bytes, put_uint};
+
 use super::*;
 use crate::fixture;
 
@@ -57,7 +59,15 @@ fn a_locked_database_is_waited_for_and_refused() {
     assert_eq!(read(&path, WAIT).unwrap_err(), "timeout");
     assert_eq!(hashkv(&path, 0).unwrap_err(), "timeout");
     drop(db);
-    assert!(read(&path, WAIT).is_ok());
+    // Others that only read are in nobody's way.
+    let reader = database::open_read_only(&path, WAIT).unwrap();
+    assert!(read(&path, WAIT).is_ok() && hashkv(&path, 0).is_ok());
+    assert_eq!(
+        database::open(&path, WAIT).err().as_deref(),
+        Some("timeout")
+    );
+    drop(reader);
+    assert!(database::open(&path, WAIT).is_ok());
 }
 
 #[test]
@@ -112,4 +122,64 @@ fn a_damaged_image_is_refused_or_read() {
         let _answered = hashkv(&path, 0);
     }
     assert!(refused > 100 && changed > 100, "{refused} {changed}");
+}
+
+/// Records of any shape, in a file whose pages are sound, are refused or read.
+#[test]
+fn records_of_any_shape() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let mains = [i64::MIN, -1, 0, 1, 2, 3, 4, i64::MAX - 1, i64::MAX];
+    let subs = [0_u64, 0, 1, u64::from(u32::MAX), u64::MAX];
+    let (mut refused, mut read_all) = (0, 0);
+    for _ in 0..300 {
+        let db = fixture::database(&path);
+        let mut tx = db.begin_write().unwrap();
+        for _ in 0..next(12) {
+            let mut key = mains[next(mains.len())].to_be_bytes().to_vec();
+            key.push(if next(9) == 0 { b'-' } else { b'_' });
+            key.extend_from_slice(&subs[next(subs.len())].to_be_bytes());
+            key.extend_from_slice([&b""[..], b"", b"t", b"tt"][next(4)]);
+            let number = |n| [0, 1, 2, u64::MAX, 1 << 63][n];
+            let mut record = Vec::new();
+            if next(8) > 0 {
+                put_bytes(&mut record, 1, ["foo", "a", "", "new"][next(4)].as_bytes());
+                for field in [2, 3, 4, 6] {
+                    put_uint(&mut record, field, number(next(5)));
+                }
+            }
+            if next(20) == 0 {
+                record.push(0x0a);
+            }
+            tx.put(b"key", &key, &record).unwrap();
+        }
+        let compactions = [
+            &b"x"[..],
+            &4_u64.to_be_bytes(),
+            b"\0\0\0\0\0\0\0\x04_\0\0\0\0\0\0\0\0",
+        ];
+        for name in ["scheduledCompactRev", "finishedCompactRev"] {
+            if next(3) == 0 {
+                let value = compactions[[2, 2, 2, 2, 2, 2, 2, 2, 0, 1][next(10)]];
+                tx.put(b"meta", name.as_bytes(), value).unwrap();
+            }
+        }
+        tx.commit().unwrap();
+        drop(db);
+        for revision in [0, 3, 5, -1, i64::MAX] {
+            match (read(&path, WAIT), hashkv(&path, revision)) {
+                (Ok(_), Ok(_)) => read_all += 1,
+                _ => refused += 1,
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert!(refused > 100 && read_all > 100, "{refused} {read_all}");
 }

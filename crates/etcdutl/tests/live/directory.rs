@@ -97,12 +97,19 @@ fn servers() -> Vec<PathBuf> {
 
 #[test]
 fn restored_directories_are_equal_and_served() {
-    let temp = tempfile::tempdir().unwrap();
+    for server in servers() {
+        let temp = tempfile::tempdir().unwrap();
+        served_by_all(&server, temp.path());
+    }
+}
+
+/// A snapshot saved from one server, restored by both tools, served by all servers.
+fn served_by_all(server: &Path, temp: &Path) {
     let place = one_place();
-    let snapshot = source(&binary("ETCD_REFERENCE"), temp.path(), &place);
+    let snapshot = source(server, temp, &place);
     let mut answers = Vec::new();
     for (number, server) in servers().iter().enumerate() {
-        let dirs = ["go", "ours"].map(|who| temp.path().join(format!("{who}{number}")));
+        let dirs = ["go", "ours"].map(|who| temp.join(format!("{who}{number}")));
         restore(&reference(), &snapshot, &dirs[0], &place);
         restore(&ours(), &snapshot, &dirs[1], &place);
         assert_equal(&dirs[0], &dirs[1], 1);
@@ -113,12 +120,7 @@ fn restored_directories_are_equal_and_served() {
             member.stop();
         }
     }
-    let hash = make(
-        &ours(),
-        &["hashkv", snapshot.to_str().unwrap()],
-        temp.path(),
-    )
-    .stdout;
+    let hash = make(&ours(), &["hashkv", snapshot.to_str().unwrap()], temp).stdout;
     assert_eq!(answers[0][3].split(", ").next(), hash.split(", ").next());
     assert!(
         answers.windows(2).all(|pair| pair[0] == pair[1]),

@@ -138,3 +138,47 @@ fn tables_are_those_of_the_releases_before() {
     assert!(theirs.starts_with("+--"), "{theirs}");
     assert_eq!(theirs, ours);
 }
+
+/// Names, letters, types and defaults of the flags that a command's help lists.
+fn flags(etcdutl: &Path, command: &str) -> Vec<String> {
+    let mut args: Vec<&str> = command.split_whitespace().collect();
+    args.push("--help");
+    let said = run(etcdutl, &args, Path::new("/"));
+    let lines = said
+        .stdout
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with('-'));
+    let mut flags: Vec<String> = lines
+        .map(|line| {
+            let head = line.split("   ").next().unwrap();
+            let default = line
+                .rsplit_once("(default ")
+                .filter(|(_, value)| value.ends_with(')'));
+            let default = default.map_or("", |(_, value)| value.trim_end_matches(')'));
+            format!("{head} {default}")
+        })
+        .collect();
+    flags.sort();
+    flags
+}
+
+#[test]
+fn commands_have_the_same_flags() {
+    let commands = [
+        "",
+        "defrag",
+        "snapshot",
+        "snapshot status",
+        "snapshot restore",
+        "hashkv",
+        "migrate",
+        "version",
+        "completion",
+    ];
+    for command in commands {
+        let [theirs, ours] = [reference(), ours()].map(|tool| flags(&tool, command));
+        assert!(theirs.len() > 2, "{command}: {theirs:?}");
+        assert_eq!(theirs, ours, "{command}");
+    }
+}

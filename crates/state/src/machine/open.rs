@@ -294,6 +294,13 @@ fn restore_compaction(reader: &Reader, state: &mut State) -> Result<VecDeque<Job
     let finished = compact_revision(reader, meta::FINISHED_COMPACT)?;
     let scheduled = compact_revision(reader, schema::SCHEDULED_COMPACT)?;
     state.revision = state.revision.max(finished).max(scheduled);
+    if state.revision == i64::MAX {
+        let what = format!("revision {} has none after it", state.revision);
+        return Err(Fatal::Damaged {
+            bucket: "key",
+            what,
+        });
+    }
     state.finished = finished;
     state.compacted = finished.max(scheduled);
     let mut jobs = VecDeque::new();

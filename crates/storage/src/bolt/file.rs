@@ -44,7 +44,11 @@ fn lock(file: &dyn File, path: &Path, options: &Options) -> Result<()> {
         path: path.to_owned(),
         source,
     };
-    if options.lock && !file.try_lock(LockKind::Flock).map_err(failed)? {
+    let kind = match options.read_only {
+        true => LockKind::FlockShared,
+        false => LockKind::Flock,
+    };
+    if options.lock && !file.try_lock(kind).map_err(failed)? {
         return Err(Error::Locked {
             path: path.to_owned(),
         });

@@ -99,6 +99,9 @@ impl File for RealFile {
             LockKind::Flock => {
                 flock(&self.0, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)
             }
+            LockKind::FlockShared => {
+                flock(&self.0, FlockOperation::NonBlockingLockShared).map_err(io::Error::from)
+            }
             LockKind::Record => ofd_write_lock(&self.0),
         };
         match taken {

@@ -34,8 +34,10 @@ struct FileNode {
     durable: Vec<u8>,
     /// Since the last sync, oldest first.
     pending: Vec<Change>,
-    /// Owner of the record lock and of the flock.
+    /// Owners of [`LockKind::Record`] and [`LockKind::Flock`].
     locks: [Option<u64>; 2],
+    /// Owners of [`LockKind::FlockShared`].
+    shared: Vec<u64>,
 }
 
 #[derive(Clone)]
@@ -125,7 +127,7 @@ impl Disk {
     pub(super) fn next_life(&mut self) -> u64 {
         for node in &mut self.nodes {
             if let Node::File(file) = node {
-                file.locks = [None; 2];
+                file.unlock_all();
             }
         }
         self.faults = Faults::default();
@@ -389,16 +391,21 @@ impl Disk {
         let Ok(file) = self.file_mut(node) else {
             return false;
         };
-        let lock = &mut file.locks[kind as usize];
-        let free = lock.is_none_or(|owner| owner == handle);
-        if free {
-            *lock = Some(handle);
+        let is_own = |owner: &u64| *owner == handle;
+        let slot = usize::from(kind != LockKind::Record);
+        let free = file.locks[slot].as_ref().is_none_or(is_own)
+            && (kind != LockKind::Flock || file.shared.iter().all(is_own));
+        match kind {
+            _ if !free => {}
+            LockKind::FlockShared => file.shared.push(handle),
+            LockKind::Record | LockKind::Flock => file.locks[slot] = Some(handle),
         }
         free
     }
 
     pub(super) fn unlock(&mut self, node: NodeId, handle: u64) {
         if let Ok(file) = self.file_mut(node) {
+            file.shared.retain(|owner| *owner != handle);
             for lock in &mut file.locks {
                 if *lock == Some(handle) {
                     *lock = None;
@@ -515,9 +522,14 @@ impl FileNode {
         });
     }
 
+    fn unlock_all(&mut self) {
+        self.locks = [None; 2];
+        self.shared.clear();
+    }
+
     fn crash(&mut self, fate: Fate, rng: &mut Rng) {
         let pending = std::mem::take(&mut self.pending);
-        self.locks = [None; 2];
+        self.unlock_all();
         if !pending.is_empty() {
             let len = self.surviving_len(&pending, fate, rng);
             let mut sectors: BTreeMap<usize, Vec<&Change>> = BTreeMap::new();

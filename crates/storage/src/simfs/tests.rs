@@ -153,6 +153,17 @@ fn locks_belong_to_open_files_and_die_with_the_process() {
     assert!(second.try_lock(LockKind::Flock).unwrap());
     drop(first);
     assert!(second.try_lock(LockKind::Record).unwrap());
+    assert!(!open(&fs).try_lock(LockKind::FlockShared).unwrap());
+    let other = disk_with(b"");
+    let readers = [open(&other), open(&other)];
+    assert!(
+        readers
+            .iter()
+            .all(|reader| reader.try_lock(LockKind::FlockShared).unwrap())
+    );
+    assert!(!open(&other).try_lock(LockKind::Flock).unwrap());
+    drop(readers);
+    assert!(open(&other).try_lock(LockKind::Flock).unwrap());
 
     second.write_all_at(b"unsynced", 0).unwrap();
     let next = fs.restart();

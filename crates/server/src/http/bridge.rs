@@ -7,8 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 
-use super::{Listener, Request, RequestBody, Server, Stream, Tail};
+use super::{Answer, Listener, Request, RequestBody, Server, Stream, Tail};
 use crate::front::{Bridge, BridgeReply, BridgeRequest, Foreign, Socket};
+
+/// What one answer may have on its way to its client.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
 
 impl Server {
     /// The front end's way for connections that do not speak HTTP/2.
@@ -50,30 +53,47 @@ impl Bridge for Server {
         };
         let routes = self.routes().clone();
         self.handle().spawn(async move {
-            let answer = routes.answer(&request, tail, Listener::Client).await;
-            let (head, mut body) = answer.into_parts();
-            let fields = head.headers.iter().map(|(name, value)| {
-                (
-                    Bytes::copy_from_slice(name.as_str().as_bytes()),
-                    Bytes::copy_from_slice(value.as_bytes()),
-                )
-            });
-            reply.head(head.status.as_u16(), fields.collect());
-            if request.method == Method::HEAD {
-                return reply.finish();
-            }
-            while let Some(frame) = body.frame().await {
-                // Dropping the reply resets the stream.
-                let Ok(frame) = frame else { return };
-                if let Ok(bytes) = frame.into_data()
-                    && !bytes.is_empty()
-                {
-                    reply.chunk(bytes);
-                }
-            }
-            reply.finish();
+            let answer = tokio::select! {
+                answer = routes.answer(&request, tail, Listener::Client) => answer,
+                () = reply.gone() => return,
+            };
+            relay(answer, request.method == Method::HEAD, reply).await;
         });
     }
+}
+
+/// Passes an answer on as its client takes it. Dropping the reply resets the stream, and dropping
+/// the answer cancels whatever makes it.
+async fn relay(answer: Answer, bare: bool, mut reply: BridgeReply) {
+    let (head, mut body) = answer.into_parts();
+    let fields = head.headers.iter().map(|(name, value)| {
+        (
+            Bytes::copy_from_slice(name.as_str().as_bytes()),
+            Bytes::copy_from_slice(value.as_bytes()),
+        )
+    });
+    reply.head(head.status.as_u16(), fields.collect());
+    if bare {
+        return reply.finish();
+    }
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = reply.gone() => return,
+        };
+        let bytes = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(_)) => return,
+        };
+        if !bytes.is_empty() {
+            reply.chunk(bytes);
+        }
+        if !reply.room(QUEUED_BYTES_MAX).await {
+            return;
+        }
+    }
+    reply.finish();
 }
 
 /// The request in terms of HTTP/1; `None` when a part of it is malformed.

@@ -166,3 +166,50 @@ fn open_handshakes_are_bounded_and_do_not_lock_clients_out() {
     assert!(body.ends_with(b"hello"));
     server.stop();
 }
+
+/// Writes without end, and says how much of it was ever queued when its client is gone.
+struct Endless(Mutex<mpsc::Sender<usize>>);
+
+impl Bridge for Endless {
+    fn on_request(&self, _: BridgeRequest, mut reply: BridgeReply) {
+        let ended = self.0.lock().unwrap().clone();
+        std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.build().unwrap().block_on(async {
+                reply.head(200, Vec::new());
+                let mut most = 0;
+                while reply.room(1 << 16).await {
+                    reply.chunk(vec![b'x'; 1 << 14].into());
+                    most = most.max(reply.queued_bytes());
+                }
+                reply.gone().await;
+                ended.send(most).unwrap();
+            });
+        });
+    }
+}
+
+#[test]
+fn a_bridged_answer_waits_for_its_client_and_ends_with_it() {
+    let secured = Secured::new();
+    let (listener, address) = secured.listener(true);
+    let (sender, ended) = mpsc::channel();
+    let _server = Server::listen(vec![listener], Limits::default(), |config| {
+        config.bridge = Some(Arc::new(Endless(Mutex::new(sender))));
+    });
+    let mut client = Secured::connect(address, &secured.client);
+    let hello = request(1, "/v3/x", "application/json", b"hello");
+    client
+        .write_all(&[PREFACE, SETTINGS, &hello].concat())
+        .unwrap();
+    // All that the client's window allows: nothing more may come or be kept.
+    let mut body = 0;
+    read_until(&mut client, |kind, _, _, payload| {
+        body += if kind == 0 { payload.len() } else { 0 };
+        body == 65_535
+    });
+    assert!(ended.try_recv().is_err(), "the answer ended");
+    drop(client);
+    let most = ended.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!((1 << 14..=(1 << 16) + (1 << 14)).contains(&most), "{most}");
+}

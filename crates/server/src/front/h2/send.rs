@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use api::{Code, Status};
 use bytes::Bytes;
 
-use super::super::bridge::BridgePart;
+use super::super::bridge::{BridgeGuard, BridgePart};
 use super::super::call::{BodySource, Drawn, MessageSource, Payload};
 use super::super::grpc::PREFIX_BYTES;
 use super::encode;
@@ -384,6 +384,13 @@ impl Conn {
         let out = self.out.tail();
         out.extend_from_slice(&frame::header(8, frame::PING, 0, 0));
         out.extend_from_slice(&payload);
+    }
+
+    /// Ties whoever answers a bridged request to its stream; at once if that is gone.
+    pub(in crate::front) fn keep_bridge(&mut self, at: StreamRef, guard: BridgeGuard) {
+        if let Some(stream) = self.streams.live(at.slot, at.id) {
+            stream.bridged = Some(guard);
+        }
     }
 
     /// A step of a bridged answer. False if the stream is gone.

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use api::Status;
 use bytes::Bytes;
 
+use super::super::bridge::BridgeGuard;
 use super::super::call::{BodySource, MessageSource, RequestHead};
 
 /// How a stream's request is handled.
@@ -89,6 +90,8 @@ pub(crate) struct Stream {
     pub(crate) end: Option<End>,
     /// Method, path and headers of a request that goes to the bridge.
     pub(crate) bridge: Option<Box<BridgeHead>>,
+    /// Tells who answers a bridged request of the stream's end.
+    pub(crate) bridged: Option<BridgeGuard>,
 }
 
 /// What the bridge needs of a request's header block.

@@ -546,7 +546,9 @@ impl<H: Handler> EventLoop<H> {
                 if net.is_live(call(at))
                     && let Some(bridge) = &self.bridge
                 {
-                    let reply = BridgeReply::new(call(at), Arc::clone(&self.bridge_sender));
+                    let sender = Arc::clone(&self.bridge_sender);
+                    let (reply, guard) = BridgeReply::new(call(at), sender);
+                    net.touch(call(at), |conn, at| conn.keep_bridge(at, guard));
                     bridge.on_request(BridgeRequest { fields, body }, reply);
                 }
             }

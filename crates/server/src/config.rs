@@ -125,6 +125,8 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub client: Vec<Url>,
+    /// For HTTP alone; unless empty, `client` is for gRPC alone.
+    pub client_http: Vec<Url>,
     pub peer: Vec<Url>,
     /// Empty: metrics only on the client listeners.
     pub metrics: Vec<Url>,

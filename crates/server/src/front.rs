@@ -163,11 +163,25 @@ impl Default for Limits {
 /// Takes a connection that does not speak HTTP/2, with the bytes that were read from it.
 pub type Foreign = Arc<dyn Fn(Socket, Vec<u8>) + Send + Sync>;
 
+/// What a listener's connections may speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Traffic {
+    /// gRPC, and what [`Config::foreign`] and [`Config::bridge`] take.
+    #[default]
+    All,
+    /// gRPC alone.
+    Grpc,
+    /// What is not gRPC; HTTP/2 only behind TLS, where nobody is told that gRPC is served too.
+    Http,
+}
+
 /// What [`start`] needs.
 pub struct Config {
     pub limits: Limits,
     /// Every gRPC method that exists; a [`MethodId`] is an index into it.
     pub methods: &'static [Method],
+    /// Of each listener; those beyond its end may speak everything.
+    pub traffic: Vec<Traffic>,
     /// Where connections with another protocol go; `None` closes them.
     pub foreign: Option<Foreign>,
     /// Where HTTP/2 requests that are not gRPC go when they come over TLS. Plain connections, and

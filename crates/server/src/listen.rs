@@ -11,7 +11,7 @@ use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 
 use crate::config::{Listen, Url};
-use crate::front;
+use crate::front::{self, Traffic};
 use crate::metrics;
 use crate::tls::{self, Credentials};
 
@@ -75,6 +75,8 @@ pub struct Sockets {
     /// For other members.
     pub peers: Vec<front::Listener>,
     pub clients: Vec<front::Listener>,
+    /// What each of `clients` is for.
+    pub traffic: Vec<Traffic>,
     /// With the credentials of those behind TLS.
     pub metrics: Vec<(TcpListener, Option<Arc<Credentials>>)>,
     /// Client connections that may be open at a time.
@@ -83,7 +85,7 @@ pub struct Sockets {
 
 impl Sockets {
     /// Binds the peer, client and metrics URLs, in this order. Client URLs of one address share a
-    /// socket, whatever their schemes.
+    /// socket, whatever their schemes; with URLs for HTTP alone, the others are for gRPC alone.
     ///
     /// # Errors
     /// The first address that cannot be had, or too low a limit of descriptors.
@@ -92,38 +94,13 @@ impl Sockets {
         if limit <= RESERVED_FDS {
             return Err(Error::FdLimit { limit });
         }
-        for url in urls.client.iter().filter(|url| url.scheme().is_secure()) {
-            if tls.is_none() {
-                let url = url.to_string();
-                return Err(Error::Tls(tls::Error::MissingForClient { url }));
-            }
-        }
         let peers = bind_all(&urls.peer, urls)?;
-        let mut clients = Vec::with_capacity(urls.client.len());
-        for (at, url) in urls.client.iter().enumerate() {
-            let shares = |other: &&Url| {
-                other.address() == url.address()
-                    && other.scheme().is_unix() == url.scheme().is_unix()
-            };
-            if urls.client.iter().take(at).any(|other| shares(&other)) {
-                continue;
-            }
-            let listener = match url.scheme().is_unix() {
-                true => front::Listener::Unix(bind_unix(url.address())?),
-                false => front::Listener::Tcp(bind_tcp(url, urls)?),
-            };
-            let sharing = urls.client.iter().filter(shares);
-            let secure: Vec<bool> = sharing.map(|url| url.scheme().is_secure()).collect();
-            clients.push(match tls {
-                Some(tls) if !secure.contains(&false) => {
-                    front::Listener::Secure(Box::new(listener), Arc::clone(tls))
-                }
-                Some(tls) if secure.contains(&true) => {
-                    front::Listener::Either(Box::new(listener), Arc::clone(tls))
-                }
-                _ => listener,
-            });
-        }
+        let mut clients = bind_clients(&urls.client, urls, tls)?;
+        let split = !urls.client_http.is_empty();
+        let first = if split { Traffic::Grpc } else { Traffic::All };
+        let mut traffic = vec![first; clients.len()];
+        clients.extend(bind_clients(&urls.client_http, urls, tls)?);
+        traffic.resize(clients.len(), Traffic::Http);
         let metrics = urls
             .metrics
             .iter()
@@ -137,10 +114,50 @@ impl Sockets {
         Ok(Sockets {
             peers,
             clients,
+            traffic,
             metrics,
             connections_max,
         })
     }
+}
+
+/// Those of one address share a socket.
+fn bind_clients(
+    urls: &[Url],
+    options: &Listen,
+    tls: Option<&Arc<Credentials>>,
+) -> Result<Vec<front::Listener>, Error> {
+    if let Some(url) = urls.iter().find(|url| url.scheme().is_secure())
+        && tls.is_none()
+    {
+        let url = url.to_string();
+        return Err(Error::Tls(tls::Error::MissingForClient { url }));
+    }
+    let mut clients = Vec::with_capacity(urls.len());
+    for (at, url) in urls.iter().enumerate() {
+        let shares = |other: &&Url| {
+            other.address() == url.address() && other.scheme().is_unix() == url.scheme().is_unix()
+        };
+        if urls.iter().take(at).any(|other| shares(&other)) {
+            continue;
+        }
+        let listener = match url.scheme().is_unix() {
+            true => front::Listener::Unix(bind_unix(url.address())?),
+            false => front::Listener::Tcp(bind_tcp(url, options)?),
+        };
+        let sharing = urls.iter().filter(shares);
+        let secure: Vec<bool> = sharing.map(|url| url.scheme().is_secure()).collect();
+        clients.push(match tls {
+            Some(tls) if !secure.contains(&false) => {
+                front::Listener::Secure(Box::new(listener), Arc::clone(tls))
+            }
+            Some(tls) if secure.contains(&true) => {
+                front::Listener::Either(Box::new(listener), Arc::clone(tls))
+            }
+            _ => listener,
+        });
+    }
+    Ok(clients)
 }
 
 fn bind_all(urls: &[Url], options: &Listen) -> Result<Vec<front::Listener>, Error> {
@@ -224,6 +241,7 @@ mod tests {
     fn urls(client: &[&str]) -> Listen {
         Listen {
             client: client.iter().map(|url| Url::parse(url).unwrap()).collect(),
+            client_http: Vec::new(),
             peer: Vec::new(),
             metrics: vec![Url::parse("http://127.0.0.1:0").unwrap()],
             reuse_port: false,

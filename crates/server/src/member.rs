@@ -16,11 +16,11 @@ use storage::datadir::DataDir;
 use storage::fs::{Fs, RealFs};
 use storage::wal;
 
-use crate::config::{Config, Url};
+use crate::config::{Config, Listen, Url};
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::drive::start::{self, Drive};
-use crate::front::{self, Front, KeepAlive, Limits};
+use crate::front::{self, Front, KeepAlive, Limits, Traffic};
 use crate::gateway::{Dial, Gateway};
 use crate::grpc::Services;
 use crate::grpc::method::METHODS;
@@ -98,12 +98,13 @@ pub fn start(
         &drive.shared,
         &http,
         sockets.clients,
+        sockets.traffic,
         sockets.connections_max,
         mailboxes,
     )?;
     probe.attach(front.stats().to_vec());
     tracing::info!("ready to serve client requests");
-    announce(&config.listen.client);
+    announce(&config.listen);
     Ok(Box::new(Serving {
         drive,
         peers,
@@ -113,9 +114,15 @@ pub fn start(
     }))
 }
 
-fn announce(urls: &[Url]) {
-    for url in urls {
-        let traffic = "grpc+http";
+fn announce(listen: &Listen) {
+    let first = if listen.client_http.is_empty() {
+        "grpc+http"
+    } else {
+        "grpc"
+    };
+    let urls = listen.client.iter().map(|url| (url, first));
+    let http = listen.client_http.iter().map(|url| (url, "http"));
+    for (url, traffic) in urls.chain(http) {
         let address = url.address();
         if url.scheme().is_secure() {
             tracing::info!(traffic, address, "serving client traffic securely");
@@ -150,12 +157,14 @@ fn serve(
     shared: &Arc<Shared>,
     http: &Arc<Server>,
     listeners: Vec<front::Listener>,
+    traffic: Vec<Traffic>,
     connections_max: usize,
     mailboxes: Vec<front::Mailbox<Mail>>,
 ) -> io::Result<Front<Mail>> {
     let settings = front::Config {
         limits: limits(config, connections_max),
         methods: METHODS,
+        traffic,
         foreign: Some(http.foreign()),
         bridge: Some(Arc::clone(http) as _),
     };

@@ -8,4 +8,5 @@ mod front {
     mod secure_peer;
     pub(crate) mod secured;
     mod tonic_peer;
+    mod traffic;
 }

@@ -338,7 +338,8 @@ fn check_retention(raw: &Raw) -> Result<(), Failure> {
 
 /// Certificates do nothing for a listener without encryption.
 fn note_plain_urls(raw: &Raw, security: &Security, notices: &mut Vec<Notice>) {
-    let plain = raw.urls("listen-client-urls").iter();
+    let http = raw.urls("listen-client-http-urls");
+    let plain = raw.urls("listen-client-urls").iter().chain(http);
     for url in plain.filter(|url| !url.scheme().is_secure()) {
         let mut note = |line: &str| {
             let line = Notice::new(Level::Warn, line);
@@ -505,6 +506,7 @@ fn build(
         wal_dir,
         listen: Listen {
             client: raw.urls("listen-client-urls").to_vec(),
+            client_http: raw.urls("listen-client-http-urls").to_vec(),
             peer: raw.urls("listen-peer-urls").to_vec(),
             metrics: raw.urls("listen-metrics-urls").to_vec(),
             reuse_port: raw.bool("socket-reuse-port"),

@@ -180,7 +180,7 @@ pub const FLAGS: &[Flag] = &[
         "Addresses to listen on for other members."),
     flag(Member, Acts, "listen-client-urls", Urls, "http://localhost:2379",
         "Addresses to listen on for clients, gRPC and HTTP alike."),
-    flag(Member, Refused, "listen-client-http-urls", Urls, "",
+    flag(Member, Acts, "listen-client-http-urls", Urls, "",
         "Addresses for HTTP clients only; --listen-client-urls then serves gRPC only."),
     flag(Member, Acts, "listen-metrics-urls", Urls, "",
         "Further addresses that serve only /metrics and the health endpoints."),

@@ -298,6 +298,7 @@ pub fn start<H: Handler>(
             // One thread accepts and deals out in turn: SO_REUSEPORT would let a second process
             // bind the same port unnoticed.
             listeners: listeners.take().unwrap_or_default(),
+            traffic: config.traffic.clone(),
             foreign: config.foreign.clone(),
             bridge: config.bridge.clone(),
         };

@@ -227,6 +227,7 @@ impl Server {
         let mut config = Config {
             limits,
             methods: METHODS,
+            traffic: Vec::new(),
             foreign: None,
             bridge: None,
         };

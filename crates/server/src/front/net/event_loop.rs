@@ -17,7 +17,7 @@ use super::super::h2::{Conn, Event, SLICES_MAX, Shared, StreamRef};
 use super::super::mailbox::Mailbox;
 use super::super::socket::{Listener, Socket};
 use super::super::stats::Stats;
-use super::super::{Foreign, Handler};
+use super::super::{Foreign, Handler, Traffic};
 use super::connection::{Connection, Connections, Stage};
 use super::handshake::Handshakes;
 use super::{Control, Message, Net, Peer, bridge_sender};
@@ -53,6 +53,7 @@ pub(super) struct Parts<M> {
     pub(super) open_connections: Arc<AtomicUsize>,
     pub(super) mailboxes: Vec<Mailbox<M>>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) traffic: Vec<Traffic>,
     pub(super) foreign: Option<Foreign>,
     pub(super) bridge: Option<Arc<dyn Bridge>>,
 }
@@ -118,6 +119,7 @@ pub(super) struct EventLoop<H: Handler> {
     /// Accepting is suspended until the next tick: no descriptor was left.
     listeners_paused: bool,
     next_thread: usize,
+    traffic: Vec<Traffic>,
     foreign: Option<Foreign>,
     bridge: Option<Arc<dyn Bridge>>,
     bridge_sender: SendPart,
@@ -150,6 +152,7 @@ impl<H: Handler> EventLoop<H> {
             mailboxes: parts.mailboxes,
             listeners: parts.listeners,
             listeners_paused: false,
+            traffic: parts.traffic,
             foreign: parts.foreign,
             bridge: parts.bridge,
             read_buffer: vec![0; READ_BYTES],
@@ -405,16 +408,23 @@ impl<H: Handler> EventLoop<H> {
             return;
         };
         let ended = connection.socket.is_peer_closed();
+        let traffic = self.traffic.get(connection.peer.listener);
+        let traffic = traffic.copied().unwrap_or_default();
         match connection.stage {
             Stage::Lingering => connection.partial.clear(),
             Stage::Sniffing => {
                 let known = length.min(PREFACE.len());
-                if self.read_buffer[..known] != PREFACE[..known] {
+                let foreign = self.read_buffer[..known] != PREFACE[..known];
+                let secure = connection.socket.is_secure();
+                if foreign && traffic != Traffic::Grpc {
                     return self.hand_over(index, length);
+                }
+                if foreign || traffic == Traffic::Http && !secure && known == PREFACE.len() {
+                    return self.close(index);
                 }
                 if known == PREFACE.len() {
                     connection.stage = Stage::Http2;
-                    if !connection.socket.is_secure() {
+                    if !secure || traffic == Traffic::Grpc {
                         connection.h2.forbid_bridging();
                     }
                     self.receive(index, length);

@@ -3,6 +3,9 @@
 //! Facts go in, a decision or the text of a refusal comes out; nothing here opens a file. The
 //! cases are lettered, exclude each other, and cover everything (a test walks all of them).
 
+mod force;
+mod join;
+
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +13,8 @@ use std::fmt;
 
 use storage::log::LogIndex;
 
+pub(crate) use force::force;
+pub use join::{JoinError, Running, join};
 pub use state::{Bootstrap, BootstrapError, InitialMember};
 
 /// `--initial-cluster-state`.

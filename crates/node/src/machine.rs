@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use api::ids::{MemberId, RequestId};
 use bytes::Bytes;
-use storage::log::{Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
+use storage::log::{ConfState, Entry, EntryKind, HardState, LogIndex, SnapshotMeta, Term};
 
 pub use effect::{Input, Output, Persist, Proposal, Token};
 use install::{Hold, Installing};
@@ -264,6 +264,12 @@ impl Node {
     #[must_use]
     pub fn progress(&self, id: MemberId) -> Option<raft::Progress> {
         self.raft.progress(id)
+    }
+
+    /// The configuration that raft counts quorums by.
+    #[must_use]
+    pub fn conf(&self) -> &ConfState {
+        self.raft.conf()
     }
 
     /// Whether this member leads.
@@ -742,6 +748,11 @@ impl Node {
             if self.raft.committed_in_term() {
                 self.reads.confirm_all(self.raft.committed());
             }
+            return;
+        }
+        #[cfg(feature = "plant-unconfirmed-read")]
+        if self.raft.role() == Role::Leader && self.raft.committed_in_term() {
+            self.reads.confirm_all(self.raft.committed());
             return;
         }
         let may_ask = match self.raft.role() {

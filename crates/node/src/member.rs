@@ -4,6 +4,7 @@
 //! started but the one that the WAL's options ask for.
 
 mod error;
+mod exchange;
 mod snapshot;
 
 #[cfg(test)]
@@ -20,13 +21,15 @@ use storage::log::{HardState, LogIndex};
 use storage::wal::{self, Metadata, Recovered, TornTail, Wal, WalSnapshot};
 
 use crate::boot::{
-    self, Bootstrap, DatabaseFacts, Decision, Facts, InitialMember, InitialState, LogFacts,
+    self, Bootstrap, DatabaseFacts, Decision, Facts, InitialMember, InitialState, JoinError,
+    LogFacts, Running,
 };
 use crate::ids::RequestIds;
 use crate::machine::{self, Node};
 use crate::raft::{self, Restored};
 
 pub use error::Error;
+pub use exchange::{Installed, Installer, Outgoing, persist, verify};
 pub use snapshot::{Snapshot, purge};
 
 /// How a member is set up.
@@ -38,6 +41,10 @@ pub struct Config {
     pub initial_cluster: Vec<InitialMember>,
     pub initial_token: String,
     pub initial_state: InitialState,
+    /// The running cluster, for a first start with `--initial-cluster-state=existing`.
+    pub running: Option<Running>,
+    /// `--force-new-cluster`: go on alone, with what this member has.
+    pub force_new_cluster: bool,
     /// `--advertise-client-urls`.
     pub client_urls: Vec<String>,
     pub tick_ms: u64,
@@ -82,6 +89,9 @@ pub struct Member {
     pub view: state::View,
     pub sweep: state::Sweep,
     pub committer: Committer,
+    pub installer: Installer,
+    /// Where to find the others while the state does not know them yet.
+    pub founders: Vec<state::Member>,
     pub report: Report,
 }
 
@@ -115,24 +125,29 @@ impl Member {
             let (log, applied) = match (boot::decide(&facts)?, found) {
                 (Decision::NewCluster, _) => {
                     let bootstrap = bootstrap.clone()?;
-                    (
-                        create_log(fs, config, &bootstrap)?.begin(&bootstrap)?,
-                        LogIndex(0),
-                    )
+                    let log = create_log(fs, config, bootstrap.member, bootstrap.cluster)?;
+                    (log.begin(&bootstrap)?, LogIndex(0))
                 }
                 (Decision::BeginLog, Some(log)) => (log.begin(&bootstrap.clone()?)?, LogIndex(0)),
+                (Decision::Restart { applied }, Some(log)) if config.force_new_cluster => {
+                    (log.force(&state)?, applied)
+                }
                 (Decision::Restart { applied }, Some(log)) => (log, applied),
-                (Decision::Join, _) => return Err(Error::JoinUnsupported),
+                (Decision::Join, _) => {
+                    let running = config.running.as_ref().ok_or(JoinError::NotFetched)?;
+                    let id = boot::join(&config.name, &config.initial_cluster, running)?;
+                    (create_log(fs, config, id, running.cluster)?, LogIndex(0))
+                }
                 (Decision::AdoptReceived { snapshot }, found) => {
                     drop((state, found));
-                    adopt(&**fs, &config.dir, snapshot)?;
+                    exchange::adopt(&**fs, &config.dir, snapshot)?;
                     continue;
                 }
                 (Decision::BeginLog | Decision::Restart { .. }, None) => {
                     unreachable!("case {case} is about a log")
                 }
             };
-            return assemble(config, prepared, state, log, applied, case);
+            return assemble(fs, config, prepared, state, log, (applied, case));
         }
     }
 }
@@ -176,7 +191,8 @@ fn open_log(fs: &Arc<dyn Fs>, config: &Config, state: &State) -> Result<Option<L
         term: database.term,
         may_lead: voters > 1,
     };
-    let (wal, recovered) = Wal::open(fs.clone(), dir, snapshot, applied, config.wal)?;
+    let (wal, mut recovered) = Wal::open(fs.clone(), dir, snapshot, applied, config.wal)?;
+    drop_replaced(&mut recovered, snapshot);
     Ok(Some(Log {
         wal,
         snapshot,
@@ -184,10 +200,15 @@ fn open_log(fs: &Arc<dyn Fs>, config: &Config, state: &State) -> Result<Option<L
     }))
 }
 
-fn create_log(fs: &Arc<dyn Fs>, config: &Config, bootstrap: &Bootstrap) -> Result<Log, Error> {
+fn create_log(
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    member: MemberId,
+    cluster: ClusterId,
+) -> Result<Log, Error> {
     let metadata = Metadata {
-        node_id: bootstrap.member.0,
-        cluster_id: bootstrap.cluster.0,
+        node_id: member.0,
+        cluster_id: cluster.0,
     };
     let wal = Wal::create(fs.clone(), config.dir.wal(), &metadata, config.wal)?;
     let recovered = Recovered {
@@ -204,7 +225,45 @@ fn create_log(fs: &Arc<dyn Fs>, config: &Config, bootstrap: &Bootstrap) -> Resul
     })
 }
 
+/// A received snapshot takes the place of the whole log, also of entries beyond it that were there
+/// before. What follows it can be told by its term, which is not below the snapshot's.
+fn drop_replaced(recovered: &mut Recovered, snapshot: WalSnapshot) {
+    let mut term = snapshot.term;
+    let follows = recovered
+        .entries
+        .iter()
+        .take_while(|entry| std::mem::replace(&mut term, entry.term) <= entry.term)
+        .count();
+    recovered.entries.truncate(follows);
+}
+
 impl Log {
+    /// Makes this member the only one, by entries behind the last committed one; what was not
+    /// committed is given up.
+    fn force(mut self, state: &State) -> Result<Log, Error> {
+        let commit = self.recovered.hard_state.commit;
+        let entries = &mut self.recovered.entries;
+        entries.retain(|entry| entry.index <= commit);
+        let view = &state.opened.view;
+        let applied = view.applied().index;
+        let ahead = entries.iter().filter(|entry| entry.index > applied);
+        let ahead: Vec<_> = ahead.cloned().collect();
+        let own = MemberId(self.recovered.metadata.node_id);
+        let hard_state = self.recovered.hard_state;
+        let changes = boot::force(own, &view.members(), &ahead, hard_state)?;
+        let commit = changes.last().map_or(commit, |entry| entry.index);
+        let hard_state = HardState {
+            commit,
+            ..hard_state
+        };
+        self.wal.append(Some(hard_state), &changes)?;
+        self.wal.sync()?;
+        self.wal.sync()?;
+        self.recovered.hard_state = hard_state;
+        self.recovered.entries.extend(changes);
+        Ok(self)
+    }
+
     /// Writes the initial members as the first entries and makes them durable, with their commit
     /// index: without it a crash would leave a member that knows no voters.
     fn begin(mut self, bootstrap: &Bootstrap) -> Result<Log, Error> {
@@ -262,22 +321,13 @@ fn gather(
     }
 }
 
-/// Puts a received database in place of the bolt file.
-fn adopt(fs: &dyn Fs, dir: &DataDir, snapshot: LogIndex) -> Result<(), Error> {
-    let (from, snap) = (dir.received_database(snapshot), dir.snap());
-    let renamed = fs
-        .rename(&from, &dir.database())
-        .and_then(|()| fs.sync_dir(&snap));
-    renamed.map_err(|source| Error::Adopt { path: from, source })
-}
-
 fn assemble(
+    fs: &Arc<dyn Fs>,
     config: &Config,
     prepared: Prepared,
     state: State,
     log: Log,
-    applied: LogIndex,
-    case: char,
+    (applied, case): (LogIndex, char),
 ) -> Result<Member, Error> {
     let Log {
         wal,
@@ -315,7 +365,16 @@ fn assemble(
         sweep,
     } = state.opened;
     machine.identify(id);
+    let installer = Installer {
+        fs: Arc::clone(fs),
+        dir: config.dir.clone(),
+        options: config.backend.clone(),
+        view: view.clone(),
+        member: id,
+    };
     Ok(Member {
+        founders: founders(config),
+        installer,
         id,
         cluster: ClusterId(recovered.metadata.cluster_id),
         dir: config.dir.clone(),
@@ -327,6 +386,20 @@ fn assemble(
         committer: state.committer,
         report,
     })
+}
+
+/// The members that the operator or the running cluster named.
+fn founders(config: &Config) -> Vec<state::Member> {
+    if let Some(running) = &config.running {
+        return running.members.clone();
+    }
+    let member = |member: &InitialMember| state::Member {
+        id: crate::ids::member_id(&member.peer_urls, &config.initial_token, None).0,
+        peer_urls: member.peer_urls.clone(),
+        name: member.name.clone(),
+        ..Default::default()
+    };
+    config.initial_cluster.iter().map(member).collect()
 }
 
 fn node_config(

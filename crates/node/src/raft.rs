@@ -18,6 +18,7 @@ use api::ids::MemberId;
 use bytes::Bytes;
 use raft::eraftpb;
 use raft::{ProgressState, RaftState, RawNode, SnapshotStatus, StateRole};
+use state::ChangeKind;
 use storage::log::{
     ConfState, Entry, EntryKind, HardState, LogIndex, Snapshot, SnapshotMeta, Term,
 };
@@ -118,6 +119,19 @@ pub enum ConfChange {
     AddVoter(MemberId),
     AddLearner(MemberId),
     Remove(MemberId),
+}
+
+impl ConfChange {
+    /// What raft must be told of a change that the state accepted; nothing when only URLs changed.
+    #[must_use]
+    pub fn of(change: state::RaftChange) -> Option<ConfChange> {
+        match change.kind {
+            ChangeKind::AddNode => Some(ConfChange::AddVoter(change.node)),
+            ChangeKind::AddLearnerNode => Some(ConfChange::AddLearner(change.node)),
+            ChangeKind::RemoveNode => Some(ConfChange::Remove(change.node)),
+            ChangeKind::UpdateNode => None,
+        }
+    }
 }
 
 /// Why a proposal was not taken: there is no leader, or it is handing over.

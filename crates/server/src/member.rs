@@ -235,6 +235,8 @@ fn settings(config: &Config) -> Result<member::Config, String> {
         } else {
             InitialState::Existing
         },
+        running: None,
+        force_new_cluster: false,
         client_urls: text(&config.cluster.advertise_client),
         tick_ms: config.raft.heartbeat.as_millis() as u64,
         election_ticks: config.raft.election_ticks as usize,

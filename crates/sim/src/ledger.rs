@@ -160,7 +160,7 @@ fn replay(model: &mut Model, entry: &Entry) -> Result<(), &'static str> {
 }
 
 /// All keys at a revision, 0 for now.
-fn check_range(view: &state::View, model: &Model, revision: i64) -> Result<(), Broken> {
+pub(crate) fn check_range(view: &state::View, model: &Model, revision: i64) -> Result<(), Broken> {
     let request = RangeRequest {
         key: vec![0].into(),
         range_end: vec![0].into(),
@@ -194,7 +194,7 @@ fn check_range(view: &state::View, model: &Model, revision: i64) -> Result<(), B
 }
 
 /// The hash over all records up to a revision, as members compare it.
-fn check_hash(view: &state::View, model: &Model, revision: i64) -> Result<(), Broken> {
+pub(crate) fn check_hash(view: &state::View, model: &Model, revision: i64) -> Result<(), Broken> {
     let (found, _) = view
         .hash_kv(revision)
         .map_err(|error| broken!("hash at revision {revision} fails: {error:?}"))?;
@@ -220,7 +220,7 @@ fn brief(item: Option<&Item>) -> String {
     })
 }
 
-fn items(mut answer: state::RangeAnswer) -> Result<BTreeMap<Vec<u8>, Item>, Broken> {
+pub(crate) fn items(mut answer: state::RangeAnswer) -> Result<BTreeMap<Vec<u8>, Item>, Broken> {
     let mut bytes = Vec::new();
     loop {
         let more = answer

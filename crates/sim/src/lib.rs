@@ -1,6 +1,7 @@
-//! One member in one thread on a simulated disk, replayable from a seed.
+//! Members in one thread on simulated disks, replayable from a seed: a whole cluster on virtual
+//! time ([`cluster`]), or the lives of one member on a disk that is looked at more closely.
 //!
-//! A run is several lives of one member. In each, the parts that are threads in the server take
+//! A run of the second kind is several lives of one member. In each, the parts that are threads in the server take
 //! steps in random order; then the process or the machine dies, at a random operation on the disk
 //! or between two steps, and the next life boots from what is left. What must hold is checked
 //! from outside, against [`model`]:
@@ -15,6 +16,7 @@
 //! In reading order: [`run`] (a seed's lives), [`life`] (one life's steps), [`ledger`] (what is
 //! known from outside), [`damage`], [`workload`], [`model`].
 
+pub mod cluster;
 pub mod damage;
 pub mod ledger;
 pub mod life;

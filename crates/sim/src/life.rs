@@ -10,7 +10,7 @@ use api::ids::RequestId;
 use node::machine::{Input, Output, Persist, Proposal, Token};
 use node::member::{self, Member, Snapshot};
 use node::raft::ConfChange;
-use state::{ChangeKind, Effect, Step};
+use state::{Effect, Step};
 use storage::fs::Fs;
 use storage::log::{Entry, EntryKind, LogIndex};
 use storage::simfs::{Faults, Rng, SimFs};
@@ -75,7 +75,7 @@ impl From<Broken> for End {
     }
 }
 
-fn stopped(error: impl std::fmt::Display) -> End {
+pub(crate) fn stopped(error: impl std::fmt::Display) -> End {
     End::Stopped(error.to_string())
 }
 
@@ -432,13 +432,7 @@ impl<'a> Life<'a> {
     fn on_effect(&mut self, index: LogIndex, effect: &Effect, ledger: &mut Ledger) {
         match effect {
             Effect::ConfChanged { change } => {
-                let change = change.map(|change| match change.kind {
-                    ChangeKind::AddNode => ConfChange::AddVoter(change.node),
-                    ChangeKind::AddLearnerNode => ConfChange::AddLearner(change.node),
-                    ChangeKind::RemoveNode | ChangeKind::UpdateNode => {
-                        ConfChange::Remove(change.node)
-                    }
-                });
+                let change = change.and_then(ConfChange::of);
                 self.input(Input::ConfChange { index, change }, ledger);
             }
             Effect::ClusterVersionChanged { now, .. } => {
@@ -522,7 +516,7 @@ impl<'a> Life<'a> {
 }
 
 /// An error with its sources: the member stops, for whatever reason.
-fn chain(error: impl std::error::Error) -> End {
+pub(crate) fn chain(error: impl std::error::Error) -> End {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use sim::run::{Stats, run};
-use sim::{Broken, Trace};
+use sim::run::Stats;
+use sim::{Broken, Trace, cluster};
 
 struct Args {
     seeds: u64,
@@ -24,6 +24,7 @@ struct Args {
 /// Features of this crate, each a bug that was once somebody's.
 const PLANTED: &[&str] = &[
     "plant-early-ack",
+    "plant-unconfirmed-read",
     "plant-split-applied-index",
     "plant-snapshot-before-database",
 ];
@@ -87,10 +88,18 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
     Ok(args)
 }
 
+/// Three seeds of four are a cluster, the others the lives of one member.
+fn play(seed: u64, trace: &mut Trace) -> Result<Stats, Broken> {
+    match seed % 4 {
+        0 => sim::run::run(seed, trace),
+        _ => cluster::run(seed, trace),
+    }
+}
+
 fn one(seed: u64, trace: bool) -> ExitCode {
     let mut trace = if trace { Trace::on() } else { Trace::off() };
     SEED.set(seed);
-    let outcome = run(seed, &mut trace);
+    let outcome = play(seed, &mut trace);
     for line in trace.lines() {
         println!("{line}");
     }
@@ -119,7 +128,7 @@ fn many(args: &Args) -> ExitCode {
                 return;
             }
             SEED.set(seed);
-            let outcome = run(seed, &mut Trace::off());
+            let outcome = play(seed, &mut Trace::off());
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.1 += 1;
             match outcome {

@@ -205,6 +205,31 @@ impl Model {
         }
     }
 
+    /// The keys as they were when `revision` was the newest; leases and compaction as they are now.
+    pub fn prefix(&self, revision: i64) -> Model {
+        let mut model = self.clone();
+        model.revision = revision;
+        for versions in model.keys.values_mut() {
+            versions.retain(|version| version.main <= revision);
+        }
+        model.keys.retain(|_, versions| !versions.is_empty());
+        model
+    }
+
+    /// Changes in revisions `from..=to`, in order: main revision, key, whether it was deleted.
+    pub fn changes(&self, from: i64, to: i64) -> Vec<(i64, Vec<u8>, bool)> {
+        let mut found = BTreeMap::new();
+        for (key, versions) in &self.keys {
+            for version in versions {
+                if (from..=to).contains(&version.main) {
+                    let change = (version.main, key.clone(), version.value.is_none());
+                    found.insert((version.main, version.sub), change);
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+
     /// Every key that exists at a revision.
     pub fn at(&self, revision: i64) -> BTreeMap<Vec<u8>, Item> {
         let newest = |versions: &[Version]| {

@@ -16,6 +16,18 @@ use crate::{Broken, Trace, broken, damage};
 /// What a seed amounted to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Runs of a whole cluster, and what happened in them.
+    pub clusters: u64,
+    pub reads: u64,
+    pub messages: u64,
+    pub events: u64,
+    /// Watchers that were told of a compaction.
+    pub cancelled: u64,
+    pub installs: u64,
+    pub conf_changes: u64,
+    pub joins: u64,
+    /// The highest term of any.
+    pub terms: u64,
     pub lives: u64,
     /// Lives that ended inside an operation on the disk.
     pub halts: u64,
@@ -28,6 +40,15 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Stats) {
+        self.clusters += other.clusters;
+        self.reads += other.reads;
+        self.messages += other.messages;
+        self.events += other.events;
+        self.cancelled += other.cancelled;
+        self.installs += other.installs;
+        self.conf_changes += other.conf_changes;
+        self.joins += other.joins;
+        self.terms = self.terms.max(other.terms);
         self.lives += other.lives;
         self.halts += other.halts;
         self.acknowledgements += other.acknowledgements;
@@ -256,6 +277,8 @@ fn draw_setup(seed: u64, rng: &mut Rng) -> Setup {
         initial_cluster: vec![member],
         initial_token: "etcd-cluster".into(),
         initial_state: InitialState::New,
+        running: None,
+        force_new_cluster: false,
         client_urls: vec!["http://localhost:2379".into()],
         tick_ms: 100,
         election_ticks: 10,

@@ -55,7 +55,7 @@ impl Shape {
         request.encode_to_vec()
     }
 
-    fn key(&self, rng: &mut Rng) -> Vec<u8> {
+    pub(crate) fn key(&self, rng: &mut Rng) -> Vec<u8> {
         format!("k{:03}", rng.below(self.keys)).into_bytes()
     }
 

@@ -25,6 +25,7 @@ mod command;
 mod fatal;
 mod hash;
 mod index;
+mod install;
 mod kv;
 mod lease;
 mod machine;
@@ -45,6 +46,7 @@ pub use auth::Caller;
 pub use bootstrap::{Bootstrap, BootstrapError, InitialMember};
 pub use fatal::{Fatal, ReadError};
 pub use hash::KvHash;
+pub use install::Replacement;
 pub use lease::{ClockConfig, Due, LeaseClock, Renewal, TTL_MAX};
 pub use machine::{Applied, Config, Effect, Machine, OpenError, Opened, hash_kv};
 pub use members::{

@@ -33,6 +33,7 @@ mod open;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use open::Built;
 pub use open::{OpenError, Opened, hash_kv};
 
 /// What decides how entries are applied. All but the sizes must be equal on all members of a
@@ -151,6 +152,15 @@ type Effects = SmallVec<[Effect; 1]>;
 const SLICE: usize = 64;
 
 impl Machine {
+    pub(crate) fn new(shared: Arc<Shared>, writer: Writer, member: MemberId) -> Machine {
+        Machine {
+            shared,
+            writer,
+            scratch: Vec::new(),
+            member,
+        }
+    }
+
     /// Tells who this member is, which the log knows and the database does not: ranges inside
     /// transactions are only run for requests that it proposed. Until then none are.
     pub fn identify(&mut self, member: MemberId) {

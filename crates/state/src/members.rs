@@ -7,7 +7,7 @@ use api::Error;
 use api::ids::MemberId;
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize};
-use storage::backend::{ApplyTxn, Bucket, Value};
+use storage::backend::{ApplyTxn, Bucket, Pinned, Value};
 use storage::log::{ConfState, LogIndex};
 
 use crate::fatal::Fatal;
@@ -211,6 +211,22 @@ impl Members {
             learners: of(true),
             ..ConfState::default()
         }
+    }
+
+    /// The members in a pinned database, and the version that they agreed on.
+    ///
+    /// # Errors
+    /// The database cannot be read or is damaged.
+    pub fn pinned(pinned: &Pinned) -> Result<Members, Fatal> {
+        let mut members = Members::default();
+        pinned.scan(Bucket::Members, |key, value| members.restore(key, value))??;
+        pinned.scan(Bucket::MembersRemoved, |key, _| {
+            members.restore_removed(key)
+        })??;
+        let version = pinned.get(Bucket::Cluster, schema::CLUSTER_VERSION)?;
+        members.cluster_version =
+            version.map(|version| String::from_utf8_lossy(&version).into_owned());
+        Ok(members)
     }
 
     pub(crate) fn restore(&mut self, key: &[u8], record: &[u8]) -> Result<(), Fatal> {

@@ -51,8 +51,9 @@ pub(crate) struct Shared {
     pub(crate) hashes: Mutex<Vec<KvHash>>,
     /// Compactions that wait for the sweep.
     pub(crate) jobs: Mutex<VecDeque<Job>>,
-    /// Events of the changes, and up to where everything is readable.
-    pub(crate) log: Log,
+    /// Events of the changes, and up to where everything is readable. It outlives a state that a
+    /// received one takes the place of.
+    pub(crate) log: Arc<Log>,
     pub(crate) config: Config,
 }
 

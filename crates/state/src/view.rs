@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use api::Error;
 use api::pb::authpb::User;
 use api::pb::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
+use arc_swap::{ArcSwap, Guard};
 use storage::backend::{Applied, Bucket, Value, meta};
 
 use crate::auth::{Caller, Kind};
@@ -22,10 +23,11 @@ use crate::shared::{Pin, Shared};
 use crate::txn;
 use crate::watch::{Chunk, Tail};
 
-/// A read view of the newest state; cheap to clone.
+/// A read view of the newest state; cheap to clone. A call reads one state throughout, also while
+/// a received one takes its place.
 #[derive(Clone)]
 pub struct View {
-    shared: Arc<Shared>,
+    current: Arc<ArcSwap<Shared>>,
 }
 
 /// A lease as it is replicated.
@@ -42,37 +44,48 @@ pub struct LeaseView {
 
 impl View {
     pub(crate) fn new(shared: Arc<Shared>) -> View {
-        View { shared }
+        View {
+            current: Arc::new(ArcSwap::new(shared)),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Guard<Arc<Shared>> {
+        self.current.load()
+    }
+
+    /// Everybody who begins to read from here on reads `shared`.
+    pub(crate) fn go_over(&self, shared: Arc<Shared>) {
+        self.current.store(shared);
     }
 
     /// Main revision of the last change; 1 in an empty store.
     #[must_use]
     pub fn revision(&self) -> i64 {
-        self.shared.revision.load(Ordering::Acquire)
+        self.shared().revision.load(Ordering::Acquire)
     }
 
     /// Revision of the last compaction; -1 before the first.
     #[must_use]
     pub fn compact_revision(&self) -> i64 {
-        self.shared.state.read().compacted
+        self.shared().state.read().compacted
     }
 
     /// A thread, by its number, begins or stops to watch: events are only kept for watchers. One
     /// that begins reads [`Self::tail`] afterwards.
     pub fn set_watching(&self, thread: u8, on: bool) {
-        self.shared.log.set_watching(thread, on);
+        self.shared().log.set_watching(thread, on);
     }
 
     /// The threads that watch, a bit for each.
     #[must_use]
     pub fn watching(&self) -> u64 {
-        self.shared.log.watching()
+        self.shared().log.watching()
     }
 
     /// The newest events, from revision `from` on as far as they are in memory.
     #[must_use]
     pub fn tail(&self, from: i64) -> Tail {
-        self.shared.log.tail(from)
+        self.shared().log.tail(from)
     }
 
     /// Events from revision `from` on: whole revisions, until there are `records_max` records or
@@ -81,8 +94,7 @@ impl View {
     /// # Errors
     /// The database failed.
     pub fn events(&self, from: i64, records_max: usize, bytes_max: usize) -> Result<Chunk, Fatal> {
-        let Shared { log, reader, .. } = &*self.shared;
-        log.chunk(reader, from, records_max, bytes_max)
+        self.shared().log.chunk(from, records_max, bytes_max)
     }
 
     /// The record that a key had before its change at `revision`; `None` when it did not exist,
@@ -91,8 +103,9 @@ impl View {
     /// # Errors
     /// The database failed.
     pub fn before(&self, key: &[u8], revision: i64) -> Result<Option<Value>, Fatal> {
+        let shared = self.current.load_full();
         let at = {
-            let state = self.shared.state.read();
+            let state = shared.state.read();
             if revision - 1 < state.compacted {
                 return Ok(None);
             }
@@ -106,13 +119,13 @@ impl View {
             }
         };
         // Nothing pins it: a compaction in between makes it as gone as one before.
-        Ok(self.shared.reader.get(Bucket::Key, &at.to_key())?)
+        Ok(shared.reader.get(Bucket::Key, &at.to_key())?)
     }
 
     /// How far the log was applied.
     #[must_use]
     pub fn applied(&self) -> Applied {
-        self.shared.reader.applied()
+        self.shared().reader.applied()
     }
 
     /// Answers a Range; its checks were made by `api::validate`.
@@ -120,7 +133,7 @@ impl View {
     /// # Errors
     /// Refused for its revision, or the database failed.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, ReadError> {
-        range::answer(&self.shared, request)
+        range::answer(&self.shared(), request)
     }
 
     /// The same in parts, in key order; the request's order and filters are not looked at.
@@ -128,7 +141,7 @@ impl View {
     /// # Errors
     /// As [`View::range`].
     pub fn range_parts(&self, request: &RangeRequest) -> Result<RangeParts, ReadError> {
-        RangeParts::new(&self.shared, request)
+        RangeParts::new(&self.shared(), request)
     }
 
     /// Answers a transaction that [`txn::is_read_only`].
@@ -136,10 +149,11 @@ impl View {
     /// # Errors
     /// Refused for a revision, or the database failed.
     pub fn txn(&self, request: &TxnRequest) -> Result<Reply, ReadError> {
+        let shared = &self.current.load_full();
         let mut fetched: HashMap<Revision, Value> = HashMap::new();
         let pin = {
-            let state = self.shared.state.read();
-            Pin::new(&self.shared, state.revision)
+            let state = shared.state.read();
+            Pin::new(shared, state.revision)
         };
         let revision = pin.revision();
         let taken = loop {
@@ -148,7 +162,7 @@ impl View {
             let mut missing = Vec::new();
             let mut path = Vec::new();
             {
-                let state = self.shared.state.read();
+                let state = shared.state.read();
                 pin.check()?;
                 let mut load = |seen: &Seen<'_>| -> Result<Value, Fatal> {
                     if let Some(value) = seen.cached().or_else(|| fetched.get(&seen.revision())) {
@@ -166,12 +180,12 @@ impl View {
                 }
             }
             for at in missing {
-                let value = load(&self.shared.reader, at).map_err(|error| pin.explain(error))?;
+                let value = load(&shared.reader, at).map_err(|error| pin.explain(error))?;
                 fetched.insert(at, value);
             }
         };
         let mut answer = |range: &RangeRequest| -> Result<Vec<u8>, ReadError> {
-            let mut answer = range::answer_at(&self.shared, range, Some(revision))?;
+            let mut answer = range::answer_at(shared, range, Some(revision))?;
             let mut out = Vec::new();
             while answer.write_chunk(&mut out, 64 << 10)? {}
             Ok(out)
@@ -186,13 +200,13 @@ impl View {
     /// # Errors
     /// Refused for its revision, or the database failed.
     pub fn hash_kv(&self, revision: i64) -> Result<(KvHash, i64), ReadError> {
-        hash::hash_kv(&self.shared, revision)
+        hash::hash_kv(&self.shared(), revision)
     }
 
     /// The hashes that the last compactions left, oldest first.
     #[must_use]
     pub fn compaction_hashes(&self) -> Vec<KvHash> {
-        self.shared.hashes.lock().clone()
+        self.shared().hashes.lock().clone()
     }
 
     /// The hash over all buckets; reads every record.
@@ -200,19 +214,19 @@ impl View {
     /// # Errors
     /// The database failed.
     pub fn hash(&self) -> Result<u32, Fatal> {
-        hash::hash_all(&self.shared.reader)
+        hash::hash_all(&self.shared().reader)
     }
 
     /// Alarms of one kind, or all for kind 0.
     #[must_use]
     pub fn alarms(&self, kind: i32) -> Vec<AlarmMember> {
-        self.shared.state.read().alarms.list(kind)
+        self.shared().state.read().alarms.list(kind)
     }
 
     /// True when any member reported the alarm.
     #[must_use]
     pub fn is_alarmed(&self, kind: AlarmType) -> bool {
-        self.shared.state.read().alarms.is_active(kind)
+        self.shared().state.read().alarms.is_active(kind)
     }
 
     /// Whether a write of this cost in bytes fits under the quota and no NOSPACE alarm forbids it.
@@ -220,8 +234,9 @@ impl View {
     /// # Errors
     /// `NoSpace`.
     pub fn check_space(&self, cost: u64) -> Result<(), Error> {
-        let full = |quota| self.shared.reader.size_in_use() + cost >= quota;
-        if cost > 0 && self.shared.config.quota_bytes.is_some_and(full) {
+        let shared = self.shared();
+        let full = |quota| shared.reader.size_in_use() + cost >= quota;
+        if cost > 0 && shared.config.quota_bytes.is_some_and(full) {
             return Err(Error::NoSpace);
         }
         Ok(())
@@ -230,13 +245,14 @@ impl View {
     /// The membership and what the cluster agreed on.
     #[must_use]
     pub fn members(&self) -> Members {
-        self.shared.state.read().members.clone()
+        self.shared().state.read().members.clone()
     }
 
     /// A lease, with its keys when they are asked for.
     #[must_use]
     pub fn lease(&self, id: i64, with_keys: bool) -> Option<LeaseView> {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         let lease = state.leases.by_id.get(&id)?;
         let keys = if with_keys {
             lease.keys.iter().map(|key| key.to_vec()).collect()
@@ -254,14 +270,16 @@ impl View {
     /// The granted time of a lease in seconds; `None` when it does not exist.
     #[must_use]
     pub fn lease_ttl(&self, id: i64) -> Option<i64> {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         state.leases.by_id.get(&id).map(|lease| lease.ttl)
     }
 
     /// All leases by id, without keys.
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseView> {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         let lease = |(&id, lease): (&i64, &crate::lease::Lease)| LeaseView {
             id,
             ttl: lease.ttl,
@@ -274,20 +292,21 @@ impl View {
     /// Keys that exist now.
     #[must_use]
     pub fn keys(&self) -> u64 {
-        self.shared.state.read().index.live()
+        self.shared().state.read().index.live()
     }
 
     /// Whether authentication is on, and the auth revision.
     #[must_use]
     pub fn auth_status(&self) -> (bool, u64) {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         (state.auth.enabled, state.auth.revision)
     }
 
     /// The stored user: its password hash (bcrypt), options and roles.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<User> {
-        self.shared.state.read().auth.user(name).cloned()
+        self.shared().state.read().auth.user(name).cloned()
     }
 
     /// Whether the caller may read `[key, range_end)`.
@@ -295,7 +314,7 @@ impl View {
     /// # Errors
     /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
     pub fn check_read(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Error> {
-        self.shared
+        self.shared()
             .state
             .read()
             .auth
@@ -307,7 +326,8 @@ impl View {
     /// # Errors
     /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
     pub fn check_txn(&self, caller: &Caller, txn: &TxnRequest) -> Result<(), Error> {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         state.auth.check_txn(caller, &state.leases, txn)
     }
 
@@ -316,33 +336,34 @@ impl View {
     /// # Errors
     /// `UserEmpty`, `UserNotFound`, `PermissionDenied`.
     pub fn check_root(&self, caller: &Caller) -> Result<(), Error> {
-        self.shared.state.read().auth.check_root(caller)
+        self.shared().state.read().auth.check_root(caller)
     }
 
     /// Keys that the index holds, deleted ones with history included, and the bytes of records
     /// that are kept in memory.
     #[must_use]
     pub fn index_size(&self) -> (usize, usize) {
-        let state = self.shared.state.read();
+        let shared = self.shared();
+        let state = shared.state.read();
         (state.index.len(), state.index.cached())
     }
 
     /// Size of the database file in bytes.
     #[must_use]
     pub fn db_size(&self) -> u64 {
-        self.shared.reader.size()
+        self.shared().reader.size()
     }
 
     /// Bytes of it in use, and of what is not yet committed: what the quota is charged on.
     #[must_use]
     pub fn db_size_in_use(&self) -> u64 {
-        self.shared.reader.size_in_use()
+        self.shared().reader.size_in_use()
     }
 
     /// Read transactions that are open on the database.
     #[must_use]
     pub fn open_readers(&self) -> usize {
-        self.shared.reader.open_readers()
+        self.shared().reader.open_readers()
     }
 
     /// The version of the database's schema; `None` up to 3.5.
@@ -351,7 +372,7 @@ impl View {
     /// The database failed.
     pub fn storage_version(&self) -> Result<Option<String>, Fatal> {
         let value = self
-            .shared
+            .shared()
             .reader
             .get(Bucket::Meta, meta::STORAGE_VERSION)?;
         Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))

@@ -178,6 +178,8 @@ pub struct Chunk {
 }
 
 struct Inner {
+    /// Where older events are; it belongs to the same state as the revisions.
+    reader: Option<Reader>,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
     first: i64,
@@ -207,9 +209,10 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(revision: i64, compacted: i64) -> Log {
+    pub(crate) fn new(revision: i64, compacted: i64, reader: Option<Reader>) -> Log {
         Log {
             inner: Mutex::new(Inner {
+                reader,
                 batches: VecDeque::new(),
                 bytes: 0,
                 first: revision + 1,
@@ -269,27 +272,44 @@ impl Log {
         drop(inner);
     }
 
+    /// A received state takes the place of the one before: what was published is forgotten, and
+    /// `go_over` runs in the moment in which that happens.
+    pub(crate) fn replace(
+        &self,
+        revision: i64,
+        compacted: i64,
+        reader: Reader,
+        go_over: impl FnOnce(),
+    ) {
+        let mut inner = self.inner.lock();
+        go_over();
+        let dropped = std::mem::take(&mut inner.batches);
+        inner.reader = Some(reader);
+        inner.bytes = 0;
+        inner.first = revision + 1;
+        inner.revision = revision;
+        inner.compacted = compacted;
+        drop(inner);
+        drop(dropped);
+    }
+
     pub(crate) fn tail(&self, from: i64) -> Tail {
-        let inner = self.inner.lock();
-        let known = inner.known(from);
-        Tail {
-            batches: inner.batches.range(known..).cloned().collect(),
-            first: inner.first,
-            revision: inner.revision,
-            compacted: inner.compacted,
-        }
+        self.inner.lock().tail(from)
     }
 
     /// Events from revision `from` on: whole revisions, until there are `records_max` records or
     /// `bytes_max` bytes of them, but at least one revision.
     pub(crate) fn chunk(
         &self,
-        reader: &Reader,
         from: i64,
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Chunk, Fatal> {
-        let tail = self.tail(from);
+        let (tail, reader) = {
+            let inner = self.inner.lock();
+            let below = (from < inner.first).then(|| inner.reader.clone());
+            (inner.tail(from), below.flatten())
+        };
         let mut chunk = Chunk {
             events: Vec::new(),
             through: tail.revision,
@@ -300,7 +320,7 @@ impl Log {
             records: records_max,
             bytes: bytes_max,
         };
-        if from >= tail.first {
+        let Some(reader) = reader else {
             let events = tail.batches.iter().flat_map(|batch| batch.events());
             for event in events.skip_while(|event| event.main < from) {
                 if !chunk.take(event.clone(), &mut budget) {
@@ -308,11 +328,23 @@ impl Log {
                 }
             }
             return Ok(chunk);
-        }
-        chunk.read(reader, from, &mut budget)?;
+        };
+        chunk.read(&reader, from, &mut budget)?;
         // What the reading may have missed was deleted below a compaction that is known by now.
         chunk.compacted = self.inner.lock().compacted;
         Ok(chunk)
+    }
+}
+
+impl Inner {
+    fn tail(&self, from: i64) -> Tail {
+        let known = self.known(from);
+        Tail {
+            batches: self.batches.range(known..).cloned().collect(),
+            first: self.first,
+            revision: self.revision,
+            compacted: self.compacted,
+        }
     }
 }
 

@@ -135,6 +135,12 @@ impl SimFs {
         self.lock().faults = faults;
     }
 
+    /// The errors that are being injected.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.lock().faults
+    }
+
     /// How many operations were asked for so far: reads of data and lengths, locks,
     /// [`Fs::exists`] and [`Fs::mode`] are not counted.
     #[must_use]

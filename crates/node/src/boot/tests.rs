@@ -1,5 +1,7 @@
 //! Every row of the table, and that the rows neither overlap nor leave anything out.
 
+mod cluster;
+
 use super::*;
 
 fn log(snapshot: u64, commit: u64, last: u64) -> Option<LogFacts> {

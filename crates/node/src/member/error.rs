@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::boot::{BootstrapError, Refusal};
+use storage::log::LogIndex;
+
+use crate::boot::{BootstrapError, JoinError, Refusal};
 use crate::raft::RestoreError;
 
 /// Why a member does not start, or must stop.
@@ -17,6 +19,12 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// A received database stands elsewhere than its snapshot.
+    Received {
+        path: PathBuf,
+        found: LogIndex,
+        wanted: LogIndex,
+    },
     Backend(storage::backend::Error),
     State(state::OpenError),
     Wal(storage::wal::Error),
@@ -25,8 +33,9 @@ pub enum Error {
     Restore(RestoreError),
     Refused(Refusal),
     Bootstrap(BootstrapError),
-    /// Joining a running cluster needs the peer protocol.
-    JoinUnsupported,
+    Join(JoinError),
+    /// A committed configuration change cannot be read.
+    Change(prost::DecodeError),
 }
 
 impl fmt::Display for Error {
@@ -36,6 +45,15 @@ impl fmt::Display for Error {
             Error::Adopt { path, .. } => {
                 write!(f, "cannot put {} in place of the database", path.display())
             }
+            Error::Received {
+                path,
+                found,
+                wanted,
+            } => write!(
+                f,
+                "the received database {} is at raft index {found}, its snapshot at {wanted}",
+                path.display()
+            ),
             Error::Backend(error) => error.fmt(f),
             Error::State(error) => error.fmt(f),
             Error::Wal(error) => error.fmt(f),
@@ -43,10 +61,8 @@ impl fmt::Display for Error {
             Error::Restore(error) => error.fmt(f),
             Error::Refused(refusal) => refusal.fmt(f),
             Error::Bootstrap(error) => error.fmt(f),
-            Error::JoinUnsupported => f.write_str(
-                "cannot fetch cluster info from peer urls: joining a running cluster is not \
-                 supported by this build",
-            ),
+            Error::Join(error) => error.fmt(f),
+            Error::Change(_) => f.write_str("cannot read a committed configuration change"),
         }
     }
 }
@@ -60,10 +76,12 @@ impl std::error::Error for Error {
             Error::State(error) => error.source(),
             Error::Wal(error) => error.source(),
             Error::Snap(error) => error.source(),
-            Error::Restore(_)
+            Error::Received { .. }
+            | Error::Restore(_)
             | Error::Refused(_)
             | Error::Bootstrap(_)
-            | Error::JoinUnsupported => None,
+            | Error::Join(_) => None,
+            Error::Change(error) => Some(error),
         }
     }
 }
@@ -87,4 +105,6 @@ from! {
     Restore(RestoreError),
     Refused(Refusal),
     Bootstrap(BootstrapError),
+    Join(JoinError),
+    Change(prost::DecodeError),
 }

@@ -22,6 +22,8 @@ fn config(root: &Path) -> Config {
         initial_cluster: vec![member],
         initial_token: "etcd-cluster".into(),
         initial_state: InitialState::New,
+        running: None,
+        force_new_cluster: false,
         client_urls: vec!["http://localhost:2379".into()],
         tick_ms: 100,
         election_ticks: 10,
@@ -123,6 +125,7 @@ fn starts_restarts_and_locks(fs: &Arc<dyn Fs>, root: &Path) {
     assert_eq!(taken, Some(LogIndex(6)));
     member.wal.close().unwrap();
     drop((member.machine, member.view, member.sweep, member.committer));
+    drop(member.installer);
 
     let member = Member::boot(fs, &config(root)).unwrap();
     let report = &member.report;

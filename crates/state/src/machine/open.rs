@@ -87,22 +87,47 @@ impl Machine {
         maintenance: MaintenanceWriter,
         config: Config,
     ) -> Result<Opened, OpenError> {
-        let mut state = empty(&config);
-        restore_records(&reader, &mut state, &config)?;
-        restore_versions(&reader, &mut state)?;
-        restore_keys(&reader, &mut state)?;
-        let jobs = restore_compaction(&reader, &mut state)?;
-        attach_leases(&mut state);
-        let shared = share(state, reader, jobs, config);
+        let built = Built::new(&reader, &config)?;
+        let state = &built.state;
+        let log = Log::new(state.revision, state.compacted, Some(reader.clone()));
+        let shared = built.share(reader, Arc::new(log), config);
         Ok(Opened {
             view: View::new(shared.clone()),
             sweep: Sweep::new(shared.clone(), maintenance),
-            machine: Machine {
-                shared,
-                writer,
-                scratch: Vec::new(),
-                member: MemberId(0),
-            },
+            machine: Machine::new(shared, writer, MemberId(0)),
+        })
+    }
+}
+
+/// The state that a database holds, in memory.
+pub(crate) struct Built {
+    pub(crate) state: State,
+    jobs: VecDeque<Job>,
+}
+
+impl Built {
+    pub(crate) fn new(reader: &Reader, config: &Config) -> Result<Built, OpenError> {
+        let mut state = empty(config);
+        restore_records(reader, &mut state, config)?;
+        restore_versions(reader, &mut state)?;
+        restore_keys(reader, &mut state)?;
+        let jobs = restore_compaction(reader, &mut state)?;
+        attach_leases(&mut state);
+        Ok(Built { state, jobs })
+    }
+
+    pub(crate) fn share(self, reader: Reader, log: Arc<Log>, config: Config) -> Arc<Shared> {
+        let Built { state, jobs } = self;
+        let revision = AtomicI64::new(state.revision);
+        Arc::new(Shared {
+            state: RwLock::new(state),
+            reader,
+            revision,
+            pins: Mutex::default(),
+            hashes: Mutex::new(Vec::new()),
+            jobs: Mutex::new(jobs),
+            log,
+            config,
         })
     }
 }
@@ -120,7 +145,8 @@ pub fn hash_kv(reader: Reader, revision: i64) -> Result<KvHash, ReadError> {
     let mut state = empty(&config);
     restore_keys(&reader, &mut state)?;
     let jobs = restore_compaction(&reader, &mut state)?;
-    let shared = share(state, reader, jobs, config);
+    let log = Arc::new(Log::new(state.revision, state.compacted, None));
+    let shared = Built { state, jobs }.share(reader, log, config);
     hash::hash_kv(&shared, revision).map(|(hash, _)| hash)
 }
 
@@ -136,21 +162,6 @@ fn empty(config: &Config) -> State {
         members: Members::default(),
         auth: Auth::default(),
     }
-}
-
-fn share(state: State, reader: Reader, jobs: VecDeque<Job>, config: Config) -> Arc<Shared> {
-    let revision = AtomicI64::new(state.revision);
-    let log = Log::new(state.revision, state.compacted);
-    Arc::new(Shared {
-        state: RwLock::new(state),
-        reader,
-        revision,
-        pins: Mutex::default(),
-        hashes: Mutex::new(Vec::new()),
-        jobs: Mutex::new(jobs),
-        log,
-        config,
-    })
 }
 
 /// Calls `each` for every record of a bucket, in order.

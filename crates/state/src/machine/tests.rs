@@ -8,6 +8,7 @@ use storage::fs::RealFs;
 use storage::log::{Entry, EntryKind, LogIndex, Term};
 
 use super::*;
+mod install;
 mod model;
 mod threads;
 use crate::sweep::{Step, Sweep};

@@ -92,7 +92,7 @@ fn the_log_exists_only_for_watchers() {
 
 #[test]
 fn the_log_is_bounded() {
-    let log = Log::new(1, -1);
+    let log = Log::new(1, -1, None);
     log.set_watching(0, true);
     let record: Value = Arc::from(vec![0; 1 << 20]);
     for main in 2..100 {

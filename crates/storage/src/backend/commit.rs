@@ -30,6 +30,38 @@ pub struct Pinned {
     pub applied: Applied,
 }
 
+impl Pinned {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let at = |source| Error::Read { bucket, source };
+        self.tx.get(bucket.name(), key).map_err(at)
+    }
+
+    /// Calls `each` for every record of a bucket, in key order, until it fails.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged; inside, the failure of `each`.
+    pub fn scan<E>(
+        &self,
+        bucket: Bucket,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, Error> {
+        let at = |source| Error::Read { bucket, source };
+        let mut cursor = self.tx.cursor(bucket.name()).map_err(at)?;
+        let mut record = cursor.seek(&[]).map_err(at)?;
+        while let Some((key, value)) = record {
+            if let Err(failed) = each(&key, &value) {
+                return Ok(Err(failed));
+            }
+            record = cursor.next().map_err(at)?;
+        }
+        Ok(Ok(()))
+    }
+}
+
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, durable: Applied) -> Committer {
         Committer { shared, durable }

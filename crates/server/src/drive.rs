@@ -36,7 +36,7 @@ use api::ids::{ClusterId, MemberId};
 use api::pb::etcdserverpb as pb;
 use api::pb::etcdserverpb::alarm_request::AlarmAction;
 use node::ids::RequestIds;
-use node::machine::Proposal;
+use node::machine::{MemberChange, Proposal, Reconfigure, Token};
 use prost::Message;
 use state::{Header, View};
 use storage::log::EntryKind;
@@ -50,7 +50,7 @@ use self::post::{Desk, Outcome, UNATTENDED};
 use self::status::Status;
 use self::sweep::ToSweep;
 use crate::metrics::Metrics;
-use crate::peer::{Outbox, ToPeers};
+use crate::peer::{Contacts, Outbox, ToPeers};
 
 /// A read that takes longer counts as slow; etcd asks the leader again then.
 const SLOW_READ: Duration = Duration::from_millis(500);
@@ -64,6 +64,8 @@ pub(crate) struct Limits {
     pub(crate) txn_ops_max: usize,
     /// `--quota-backend-bytes` as it is in force; 0 for none.
     pub(crate) quota_bytes: u64,
+    /// `--strict-reconfig-check`
+    pub(crate) strict_reconfig: bool,
     /// `--watch-progress-notify-interval`
     pub(crate) progress_interval: Duration,
     /// How long a stream that needs a leader goes on without one.
@@ -82,6 +84,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) core: Arc<Mailbox<ToCore>>,
     pub(crate) peers: Arc<Outbox>,
+    pub(crate) contacts: Arc<Contacts>,
     pub(crate) commits: Arc<Mailbox<ToCommit>>,
     pub(crate) sweep: Arc<Mailbox<ToSweep>>,
     pub(crate) hashing: Arc<Mailbox<ToHash>>,
@@ -112,6 +115,18 @@ impl Shared {
             .push(ToPeers::Members(members.iter().map(each).collect()));
     }
 
+    /// A change of the membership with all that it is decided on.
+    pub(crate) fn reconfigure(&self, change: MemberChange, token: Token) -> Reconfigure {
+        Reconfigure {
+            id: self.request_ids.next(),
+            token,
+            change,
+            members: self.view.members(),
+            connected_ms: self.contacts.connected_ms(),
+            strict: self.limits.strict_reconfig,
+        }
+    }
+
     /// Waits, outside of the net threads, until a linearizable read may be served.
     ///
     /// # Errors
@@ -128,8 +143,8 @@ impl Shared {
             self.metrics.slow_read_indexes.inc();
         }
         match outcome {
-            Ok(Outcome::ReadReady) => Ok(()),
-            Ok(Outcome::Failed(error)) => {
+            Ok(Outcome::ReadReady | Outcome::Applied(Ok(()))) => Ok(()),
+            Ok(Outcome::Failed(error) | Outcome::Applied(Err(error))) => {
                 self.metrics.read_indexes_failed.inc();
                 Err(error)
             }

@@ -128,6 +128,11 @@ impl Services {
             Rpc::LeaseTimeToLive => self.lease_time_to_live(net, waiting, &message),
             Rpc::LeaseKeepAlive => unreachable!("a streaming method"),
             Rpc::MemberList => self.member_list(net, waiting, &message),
+            Rpc::MemberAdd => self.member_add(waiting, &message),
+            Rpc::MemberRemove => self.member_remove(waiting, &message),
+            Rpc::MemberUpdate => self.member_update(waiting, &message),
+            Rpc::MemberPromote => self.member_promote(waiting, &message),
+            Rpc::MoveLeader => self.move_leader(waiting, &message),
             Rpc::Alarm => self.alarm(net, waiting, message),
             Rpc::Status => self.status(net, waiting),
             Rpc::Defragment => self.defragment(waiting, &message),
@@ -252,6 +257,9 @@ impl Services {
             (Pending::Contender(contender), outcome) => {
                 self.contender_applied(net, *contender, outcome);
             }
+            (Pending::Reconfigure(waiting, Some(added)), Ok(_)) => {
+                self.answer_add(net, &waiting, *added);
+            }
             (Pending::KeepAlive(waiting), Ok(_)) => self.keep_alive_again(net, waiting.call),
             (pending, Ok(reply)) => self.send_reply(net, pending.waiting(), &reply),
             (pending, Err(error)) => self.fail(net, &pending, error),
@@ -267,6 +275,9 @@ impl Services {
             }
             Pending::Read(waiting, Read::Leader(_) | Read::Observe(_)) => {
                 self.refuse(net, waiting, Status::new(Code::Unknown, error.message()));
+            }
+            Pending::Promote(waiting, id) if error == Error::NotLeader => {
+                self.forward_promotion(*waiting, *id);
             }
             pending => self.refuse(net, pending.waiting(), error),
         }

@@ -18,7 +18,7 @@ use storage::wal;
 
 use crate::config::{Config, Listen, Url};
 use crate::drive::Shared;
-use crate::drive::post::Mail;
+use crate::drive::post::{Mail, Post};
 use crate::drive::start::{self, Drive};
 use crate::front::{self, Front, KeepAlive, Limits, Traffic};
 use crate::gateway::{Dial, Gateway};
@@ -73,7 +73,8 @@ pub fn start(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
     let drive = start::start(member, fs, config, Arc::clone(&metrics), mailboxes.clone())?;
-    let peers = Peers::start(config, &drive.shared, sockets.peers, stopper.clone())?;
+    let post = Post::new(mailboxes.clone(), Arc::clone(&drive.shared.desk));
+    let peers = Peers::start(config, &drive.shared, sockets.peers, post, stopper.clone())?;
     let probe = Arc::new(Probe::new(Arc::clone(&drive.shared)));
     let mut routes = Routes::new(Arc::clone(&probe) as _, metrics, config);
     if config.http.gateway {

@@ -19,11 +19,13 @@
 mod body;
 mod client;
 mod cluster;
+mod contacts;
 mod head;
 mod link;
 mod outbox;
 mod pipeline;
 mod probe;
+mod promote;
 mod reader;
 mod router;
 mod routes;
@@ -39,16 +41,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use api::Status;
 use api::ids::MemberId;
+use node::machine::Token;
 use node::raft::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+pub(crate) use contacts::Contacts;
 pub(crate) use outbox::{Outbox, ToPeers};
 
 use crate::config::{Config, Url};
 use crate::drive::Shared;
 use crate::drive::core::ToCore;
+use crate::drive::post::{Mail, Post};
 use crate::front;
 use crate::metrics::Metrics;
 use crate::shutdown::Stopper;
@@ -105,6 +111,10 @@ struct Net {
     /// Room for the bodies of requests.
     uploads: Semaphore,
     stopper: Stopper,
+    /// The way to the net threads.
+    post: Mutex<Post>,
+    /// Time that a request may take, `ReqTimeout` in etcd.
+    request_limit: Duration,
 }
 
 impl Net {
@@ -154,6 +164,18 @@ impl Net {
         }
     }
 
+    fn link(&self, id: MemberId, urls: Vec<Url>) -> Arc<Link> {
+        let contacts = Arc::clone(&self.shared.contacts);
+        Arc::new(Link::new(id, urls, contacts, self.meters(id)))
+    }
+
+    /// Answers a call that waits on a net thread.
+    fn answer(&self, token: Token, answer: Result<Vec<u8>, Status>) {
+        let mut post = self.post.lock().unwrap_or_else(PoisonError::into_inner);
+        post.put(Mail::Answer(token, answer));
+        post.deliver();
+    }
+
     /// Remembers where a stranger is found, so that what raft has for it can be sent.
     fn add_remote(self: &Arc<Self>, id: MemberId, urls: &str) {
         let urls: Vec<Url> = urls
@@ -168,7 +190,7 @@ impl Net {
             return;
         }
         tracing::info!("remote-peer-id" = %id, "started HTTP pipelining with remote peer");
-        let link = Arc::new(Link::new(id, urls, self.meters(id)));
+        let link = self.link(id, urls);
         let worker = tokio::spawn(pipeline::run(Arc::clone(self), Arc::clone(&link)));
         let tasks = vec![worker.abort_handle()];
         known.insert(
@@ -198,6 +220,7 @@ impl Peers {
         config: &Config,
         shared: &Arc<Shared>,
         listeners: Vec<front::Listener>,
+        post: Post,
         stopper: Stopper,
     ) -> io::Result<Peers> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -230,6 +253,8 @@ impl Peers {
             connections: Arc::default(),
             uploads: Semaphore::new(upload::PIECES_MAX),
             stopper,
+            post: Mutex::new(post),
+            request_limit: config.raft.request_timeout(),
         });
         let local = net.identity.member.to_string();
         net.metrics.known_peers.with([&local, &local]).set(1);

@@ -59,7 +59,7 @@ impl Raw {
         self.sources[position]
     }
 
-    pub(super) fn bool(&self, name: &str) -> bool {
+    pub(crate) fn bool(&self, name: &str) -> bool {
         match &self.values[at(name)] {
             Value::Bool(value) => *value,
             other => unreachable!("--{name} is not a boolean: {other:?}"),

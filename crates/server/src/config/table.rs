@@ -275,7 +275,7 @@ pub const FLAGS: &[Flag] = &[
         "Domain whose SRV records list the members."),
     flag(Clustering, Later, "discovery-srv-name", Text, "",
         "Suffix of the service name in SRV records."),
-    flag(Clustering, Later, "strict-reconfig-check", Bool, "true",
+    flag(Clustering, Acts, "strict-reconfig-check", Bool, "true",
         "Refuse membership changes that would cost the quorum."),
     flag(Clustering, Acts, "pre-vote", Bool, "true",
         "Ask the others before raising the term, so that a returning member disturbs nobody."),

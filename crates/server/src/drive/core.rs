@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use api::ids::MemberId;
 use api::pb::etcdserverpb as pb;
-use node::machine::{Input, Node, Output, Persist, Proposal, Token};
+use node::machine::{Input, Node, Output, Persist, Proposal, Reconfigure, Token};
 use node::member::Snapshot;
 use node::raft::{ConfChange, Message};
 use state::{Applied, ChangeKind, Effect, Machine, RaftChange};
@@ -45,6 +45,12 @@ pub(crate) enum ToCore {
     Unreachable(MemberId),
     /// What the other members run, as far as they could be asked.
     Versions(Vec<(MemberId, Option<String>)>),
+    Reconfigure(Box<Reconfigure>),
+    /// Let another member lead.
+    MoveLeader {
+        to: MemberId,
+        token: Token,
+    },
     /// The WAL thread wrote and synced the batch of this number.
     Persisted(u64),
     SnapshotTaken(LogIndex),
@@ -118,6 +124,13 @@ impl Core {
                     .into_iter()
                     .for_each(|message| self.step(Input::Message(message))),
                 ToCore::Unreachable(peer) => self.step(Input::ReportUnreachable { peer }),
+                ToCore::Reconfigure(change) => self.step(Input::Reconfigure(change)),
+                ToCore::MoveLeader { to, token } => {
+                    self.step(Input::TransferLeader {
+                        to: Some(to),
+                        token,
+                    });
+                }
                 ToCore::Versions(answers) => self.step(Input::Versions(answers)),
                 ToCore::Persisted(number) => self.step(Input::Persisted { number }),
                 ToCore::SnapshotTaken(index) => self.step(Input::SnapshotTaken { index }),
@@ -181,8 +194,8 @@ impl Core {
             Output::Published => self.shared.status.on_published(),
             Output::Send(mut messages) => self.sends.append(&mut messages),
             Output::Transferred(HAND_OVER) => self.hands_over = false,
-            // Nobody else asks for it yet.
-            Output::Transferred(_) => {}
+            // etcd's answer is empty.
+            Output::Transferred(token) => self.post.put(Mail::Answer(token, Ok(Vec::new()))),
             Output::AskVersions => self.shared.peers.push(ToPeers::AskVersions),
             Output::SendSnapshot(_) | Output::InstallSnapshot(_) | Output::Removed => {}
         }

@@ -55,6 +55,8 @@ pub(crate) const HAND_OVER: Token = Token(UNATTENDED.0 - 1);
 /// What an asker outside the net threads gets.
 pub(crate) enum Outcome {
     ReadReady,
+    /// The entry was applied.
+    Applied(Result<(), Error>),
     Failed(Error),
 }
 
@@ -85,12 +87,9 @@ impl Desk {
         let (token, outcome) = match mail {
             Mail::ReadReady(token) => (token, Outcome::ReadReady),
             Mail::Failed(token, error) => (token, Outcome::Failed(error)),
-            // Nobody at the desk waits for entries or slow answers.
-            Mail::Applied(..)
-            | Mail::Answer(..)
-            | Mail::LeaseSettled(_)
-            | Mail::Pinned(..)
-            | Mail::Events => return,
+            Mail::Applied(token, outcome) => (token, Outcome::Applied(outcome.map(drop))),
+            // Nobody at the desk waits for slow answers.
+            Mail::Answer(..) | Mail::LeaseSettled(_) | Mail::Pinned(..) | Mail::Events => return,
         };
         let mut state = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = state.waiting.remove(&slot_of(token)) {

@@ -35,9 +35,14 @@ methods! {
     LeaseTimeToLive Unary "/etcdserverpb.Lease/LeaseTimeToLive";
     LeaseKeepAlive Streaming "/etcdserverpb.Lease/LeaseKeepAlive";
     MemberList Unary "/etcdserverpb.Cluster/MemberList";
+    MemberAdd Unary "/etcdserverpb.Cluster/MemberAdd";
+    MemberRemove Unary "/etcdserverpb.Cluster/MemberRemove";
+    MemberUpdate Unary "/etcdserverpb.Cluster/MemberUpdate";
+    MemberPromote Unary "/etcdserverpb.Cluster/MemberPromote";
     Alarm Unary "/etcdserverpb.Maintenance/Alarm";
     Watch Streaming "/etcdserverpb.Watch/Watch";
     Status Unary "/etcdserverpb.Maintenance/Status";
+    MoveLeader Unary "/etcdserverpb.Maintenance/MoveLeader";
     Defragment Unary "/etcdserverpb.Maintenance/Defragment";
     Snapshot Unary "/etcdserverpb.Maintenance/Snapshot";
     Hash Unary "/etcdserverpb.Maintenance/Hash";

@@ -1,6 +1,7 @@
 //! Calls that wait for something, each in a slot whose number travels as the token.
 
-use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
+use api::ids::MemberId;
+use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, Member, RangeRequest, TxnRequest};
 use bytes::Bytes;
 use slab::Slab;
 
@@ -43,6 +44,10 @@ pub(super) enum Pending {
     Read(Waiting, Read),
     /// A request of a keep-alive stream, which goes on with whatever comes.
     KeepAlive(Waiting),
+    /// A change of the membership; with the member that it adds.
+    Reconfigure(Waiting, Option<Box<Member>>),
+    /// A promotion, which the leader is asked for if this member is not it.
+    Promote(Waiting, MemberId),
     /// Answered by another thread, in encoded form.
     Answer(Waiting),
     /// A call of Lock or Election on its way.
@@ -59,6 +64,8 @@ impl Pending {
             | Pending::Read(waiting, _)
             | Pending::KeepAlive(waiting)
             | Pending::Snapshot(waiting, _)
+            | Pending::Reconfigure(waiting, _)
+            | Pending::Promote(waiting, _)
             | Pending::Answer(waiting) => waiting,
             Pending::Contender(contender) => &contender.waiting,
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use state::ReadError;
 
 use super::routes::only;
-use super::{Net, head, upload};
+use super::{Net, head, promote, upload};
 use crate::drive::stop::fatal;
 use crate::http::{self as plain, Answer};
 
@@ -20,7 +20,10 @@ pub(super) async fn answer(net: &Arc<Net>, request: Request<Incoming>, path: &st
         "/version" => version(net, request.method()),
         "/members/hashkv" => hash_kv(net, request).await,
         "/downgrade/enabled" => downgrade_enabled(net, request.method()).await,
-        _ => plain::not_found(),
+        path => match path.strip_prefix("/members/promote/") {
+            Some(id) => promote::serve(net, request.method(), id).await,
+            None => plain::not_found(),
+        },
     }
 }
 
@@ -32,7 +35,7 @@ fn members(net: &Net, method: &Method) -> Answer {
 }
 
 /// All members, as an array on a line of its own.
-fn members_json(net: &Net) -> String {
+pub(super) fn members_json(net: &Net) -> String {
     let members = net.shared.view.members();
     let each: Vec<String> = members.iter().map(state::Member::to_json).collect();
     format!("[{}]\n", each.join(","))

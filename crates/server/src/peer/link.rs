@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
 
 use api::ids::MemberId;
 use node::peer::stream::{self, AppendWriter};
 use node::raft::{Message, MessageKind};
 use tokio::sync::Notify;
 
+use super::contacts::Contacts;
 use crate::config::Url;
 use crate::metrics::{Counter, Gauge};
 
@@ -101,8 +101,7 @@ pub(super) struct Link {
     urls: Mutex<Urls>,
     queues: Mutex<Queues>,
     pub(super) pipeline: Notify,
-    /// Since when the member has been reached without a break.
-    active_since: Mutex<Option<Instant>>,
+    contacts: Arc<Contacts>,
     pub(super) meters: Meters,
 }
 
@@ -111,7 +110,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    pub(super) fn new(id: MemberId, urls: Vec<Url>, meters: Meters) -> Link {
+    pub(super) fn new(
+        id: MemberId,
+        urls: Vec<Url>,
+        contacts: Arc<Contacts>,
+        meters: Meters,
+    ) -> Link {
         Link {
             id,
             urls: Mutex::new(Urls {
@@ -120,7 +124,7 @@ impl Link {
             }),
             queues: Mutex::default(),
             pipeline: Notify::new(),
-            active_since: Mutex::default(),
+            contacts,
             meters,
         }
     }
@@ -248,17 +252,21 @@ impl Link {
 
     /// The member was reached.
     pub(super) fn on_active(&self) {
-        let mut since = lock(&self.active_since);
-        if since.is_none() {
-            *since = Some(Instant::now());
+        if self.contacts.begin(self.id) {
             self.meters.is_active.set(1);
             tracing::info!("peer-id" = %self.id, "peer became active");
         }
     }
 
+    /// The member is none any more.
+    pub(super) fn on_removed(&self) {
+        self.contacts.end(self.id);
+        self.meters.is_active.set(0);
+    }
+
     /// The member was not reached.
     pub(super) fn on_inactive(&self, what: &str, error: &dyn std::fmt::Display) {
-        if lock(&self.active_since).take().is_some() {
+        if self.contacts.end(self.id) {
             self.meters.is_active.set(0);
             self.meters.disconnected.inc();
             tracing::warn!(

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use api::ids::MemberId;
+use node::machine::Token;
 use node::raft::Message;
 
 /// What the peer thread is told.
@@ -13,6 +14,11 @@ pub(crate) enum ToPeers {
     Members(Vec<(MemberId, Vec<String>)>),
     /// Ask the other members what they run.
     AskVersions,
+    /// Ask the leader to promote a learner, for a client of this member.
+    Promote {
+        id: MemberId,
+        token: Token,
+    },
 }
 
 #[derive(Default)]

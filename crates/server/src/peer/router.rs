@@ -6,9 +6,9 @@ use std::sync::Arc;
 use api::ids::MemberId;
 use node::raft::Message;
 
-use super::link::{Lane, Link};
+use super::link::Lane;
 use super::outbox::ToPeers;
-use super::{Known, Net, pipeline, probe, reader, versions};
+use super::{Known, Net, pipeline, probe, promote, reader, versions};
 use crate::config::Url;
 
 /// Runs for as long as the thread.
@@ -18,6 +18,9 @@ pub(super) async fn run(net: &Arc<Net>) {
             match item {
                 ToPeers::Send(messages) => send(net, messages),
                 ToPeers::Members(members) => follow(net, members),
+                ToPeers::Promote { id, token } => {
+                    tokio::spawn(promote::forward(Arc::clone(net), id, token));
+                }
                 ToPeers::AskVersions => {
                     tokio::spawn(versions::ask(Arc::clone(net)));
                 }
@@ -60,7 +63,7 @@ fn follow(net: &Arc<Net>, members: Vec<(MemberId, Vec<String>)>) {
         if !stays {
             let remote = id.to_string();
             net.metrics.known_peers.with([&local, &remote]).set(0);
-            one.link.meters.is_active.set(0);
+            one.link.on_removed();
             tracing::info!("remote-peer-id" = %id, "removed remote peer");
         }
         stays
@@ -91,7 +94,7 @@ fn parse(id: MemberId, urls: &[String]) -> Vec<Url> {
 }
 
 fn begin(net: &Arc<Net>, id: MemberId, urls: Vec<Url>) -> Known {
-    let link = Arc::new(Link::new(id, urls, net.meters(id)));
+    let link = net.link(id, urls);
     let mut tasks = Vec::new();
     for _ in 0..pipeline::WORKERS {
         tasks.push(tokio::spawn(pipeline::run(

@@ -19,7 +19,7 @@ fn link() -> Link {
         is_active: Arc::default(),
         disconnected: Arc::default(),
     };
-    Link::new(MemberId(2), urls, meters)
+    Link::new(MemberId(2), urls, Arc::default(), meters)
 }
 
 fn message(kind: MessageKind) -> Message {

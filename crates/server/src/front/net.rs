@@ -107,6 +107,13 @@ impl Net {
         self.touch(call, |conn, at| conn.queued_bytes(at)).flatten()
     }
 
+    /// Whether answers of all connections that wait for their clients take half of what they may
+    /// ([`super::Limits::queued_bytes_max`]): nobody should add to a queue that exists.
+    pub fn is_crowded(&self) -> bool {
+        let shared = &self.shared;
+        shared.queued_bytes.load(Relaxed) > shared.limits.queued_bytes_max / 2
+    }
+
     /// Answers a unary call with an encoded message. False if the call is gone.
     pub fn reply(&mut self, call: CallId, message: impl Into<Payload>) -> bool {
         self.write(call, |conn, at| conn.send_payload(at, message.into(), true))

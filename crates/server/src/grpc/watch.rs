@@ -113,6 +113,8 @@ pub(super) struct Hub {
     turn: (i64, WatcherId),
     /// The next round serves whoever lags least.
     least_next: bool,
+    /// Streams that are choked.
+    choked: usize,
     /// Memory of all watchers, in bytes.
     bytes: usize,
     /// Watchers with pending events in this round.
@@ -144,6 +146,7 @@ impl Hub {
             lagging: BTreeSet::new(),
             turn: (0, 0),
             least_next: false,
+            choked: 0,
             bytes: 0,
             touched: Vec::new(),
             round: Round::default(),
@@ -427,6 +430,7 @@ impl Hub {
         let watchers = std::mem::take(&mut self.streams[stream].watchers);
         watchers.into_values().rev().for_each(|at| self.remove(at));
         let stream = self.streams.remove(stream);
+        self.choked -= usize::from(stream.choked);
         self.by_call.remove(&stream.call);
         self.stop_watching_if_idle();
         self.shared.metrics.watch_streams.add(-1);
@@ -448,6 +452,7 @@ impl Hub {
         };
         let stream = &mut self.streams[at];
         if std::mem::take(&mut stream.choked) {
+            self.choked -= 1;
             net.resume(call);
         }
         for watcher in std::mem::take(&mut stream.parked) {
@@ -471,6 +476,7 @@ impl Hub {
 
     pub(super) fn on_tick(&mut self, net: &mut Net, now: Instant) {
         self.check_leader(net, now);
+        self.revive(net);
         let due: Vec<usize> = self
             .streams
             .iter()

@@ -10,16 +10,21 @@ use storage::backend::Value;
 use super::{Hub, Progress, Watcher, WatcherId};
 use crate::drive::post::Mail;
 use crate::drive::stop::fatal;
-use crate::front::Net;
+use crate::front::{CallId, Net};
 
 /// A stream with more than this queued gets nothing until its client has read on. Above the
 /// front end's low-water mark, whose crossing is reported.
 const QUEUED_BYTES_MAX: u64 = 256 << 10;
+/// A stream with less than this queued goes on by itself: below the low-water mark.
+const REVIVED_BYTES_MAX: u64 = 16 << 10;
 /// Several revisions share a response up to this size.
 const RESPONSE_BYTES: usize = 1 << 20;
 /// Records, and their bytes, that one round of catching up reads.
 const ROUND_RECORDS: usize = 500;
 const ROUND_BYTES: usize = 1 << 20;
+/// What one round of catching up sends, to all watchers that it serves: their net thread has
+/// others to answer.
+const ROUND_SENT_BYTES: usize = 2 << 20;
 /// What a response may have beyond `--max-request-bytes` before it is split, as in etcd.
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
@@ -115,7 +120,7 @@ impl Selection<'_> {
         }
     }
 
-    fn send(&self, net: &mut Net, call: crate::front::CallId, round: &mut Round) {
+    fn send(&self, net: &mut Net, call: CallId, round: &mut Round) {
         let events: usize = self
             .chosen
             .iter()
@@ -228,11 +233,31 @@ impl Hub {
     /// Whether nothing may be added to a stream's queue; its client is then asked for nothing.
     pub(super) fn is_choked(&mut self, net: &mut Net, stream: usize) -> bool {
         let stream = &mut self.streams[stream];
-        if !stream.choked && net.queued_bytes(stream.call).unwrap_or(0) > QUEUED_BYTES_MAX {
+        let queued_max = if net.is_crowded() {
+            0
+        } else {
+            QUEUED_BYTES_MAX
+        };
+        if !stream.choked && net.queued_bytes(stream.call).unwrap_or(0) > queued_max {
             stream.choked = true;
+            self.choked += 1;
             net.hold(stream.call);
         }
         stream.choked
+    }
+
+    /// Lets streams go on that were choked with too little queued for being told when it is gone.
+    pub(super) fn revive(&mut self, net: &mut Net) {
+        if self.choked == 0 || net.is_crowded() {
+            return;
+        }
+        let streams = self.streams.iter().filter(|(_, stream)| stream.choked);
+        let calls: Vec<CallId> = streams.map(|(_, stream)| stream.call).collect();
+        for call in calls {
+            if net.queued_bytes(call).unwrap_or(0) <= REVIVED_BYTES_MAX {
+                self.on_writable(net, call);
+            }
+        }
     }
 
     /// Sends a watcher its pending events. Returns the revision of the first that its stream has
@@ -345,9 +370,11 @@ impl Hub {
             Err(error) => fatal("read the history of keys", &error),
         };
         let through = chunk.through.max(from - 1);
+        let bytes: usize = chunk.events.iter().map(|one| one.encoded_len(None)).sum();
         let readers: Vec<(i64, WatcherId)> = self
             .lagging
             .range((from, 0)..=(through.max(from), WatcherId::MAX))
+            .take(1 + ROUND_SENT_BYTES / bytes.max(1))
             .copied()
             .collect();
         for &(next, at) in &readers {

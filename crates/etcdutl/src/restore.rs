@@ -59,7 +59,7 @@ pub(crate) fn restore(request: &Request) -> Result<(), String> {
     copy::copy(&request.snapshot, &request.dir, request.skip_hash_check)?;
     change_database(request, &bootstrap)?;
     write_log(&request.dir, &bootstrap)?;
-    sync(&request.dir)?;
+    sync(&request.dir, &unfinished.missing)?;
     unfinished.keep();
     log_progress("restored snapshot", request);
     Ok(())
@@ -219,21 +219,18 @@ fn write_log(dir: &DataDir, bootstrap: &Bootstrap) -> Result<(), String> {
         .map_err(|error| chain(&error))
 }
 
-/// Makes the names of the directories durable.
-fn sync(dir: &DataDir) -> Result<(), String> {
-    let parent = dir
-        .root()
+/// Makes the names of the directories durable; `missing` are those above that were made as well.
+fn sync(dir: &DataDir, missing: &[PathBuf]) -> Result<(), String> {
+    let mut dirs = vec![dir.snap(), dir.member(), dir.root().to_owned()];
+    dirs.extend(missing.iter().cloned());
+    let topmost = missing.last().map_or(dir.root(), PathBuf::as_path);
+    let above = topmost
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
-    let dirs = [
-        &dir.snap(),
-        &dir.member(),
-        dir.root(),
-        parent.unwrap_or(Path::new(".")),
-    ];
+    dirs.push(above.unwrap_or(Path::new(".")).to_owned());
     for dir in dirs {
         let failed = |error| format!("sync {}: {}", dir.display(), cli::text::io_error(&error));
-        RealFs.sync_dir(dir).map_err(failed)?;
+        RealFs.sync_dir(&dir).map_err(failed)?;
     }
     Ok(())
 }
@@ -241,6 +238,8 @@ fn sync(dir: &DataDir) -> Result<(), String> {
 /// What is removed again unless it is finished: nothing of it was there before.
 struct Unfinished {
     paths: Vec<PathBuf>,
+    /// Directories above that were not there either, lowest first; they stay.
+    missing: Vec<PathBuf>,
 }
 
 impl Unfinished {
@@ -270,7 +269,15 @@ impl Unfinished {
         if growing.symlink_metadata().is_err() {
             paths.push(growing);
         }
-        Ok(Unfinished { paths })
+        let above = root
+            .ancestors()
+            .skip(1)
+            .filter(|dir| !dir.as_os_str().is_empty());
+        let missing = above
+            .take_while(|dir| dir.symlink_metadata().is_err())
+            .map(Path::to_owned)
+            .collect();
+        Ok(Unfinished { paths, missing })
     }
 
     fn keep(mut self) {

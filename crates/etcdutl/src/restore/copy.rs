@@ -1,18 +1,19 @@
-//! The snapshot becomes the database: copied once, hashed on the way.
+//! The snapshot becomes the database: what was copied is hashed, and the digest cut off.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use storage::datadir::DataDir;
-use storage::fs::{Fs, Open, RealFs};
+use storage::fs::{Fs, RealFs};
 
 /// Bytes of the SHA-256 behind a snapshot.
 const DIGEST_BYTES: u64 = 32;
 /// Every database is a multiple of this many bytes, so that a digest behind it shows in the size.
 const SECTOR_BYTES: u64 = 512;
-/// Bytes that are copied at once.
+/// Bytes that are hashed at once.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Mode of the database.
 const FILE_MODE: u32 = 0o600;
@@ -45,13 +46,25 @@ pub(super) fn copy(source: &Path, dir: &DataDir, skip_hash_check: bool) -> Resul
         .map_err(|error| failed("mkdir", &snap, &error))?;
     let database_bytes = if has_digest { len - DIGEST_BYTES } else { len };
     let target = dir.database();
-    let computed = write(&from, database_bytes, &target)
-        .map_err(|(path, error)| failed("copy", path.unwrap_or(source), &error))?;
+    let at_target = |error| failed("copy", &target, &error);
+    let to = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&target)
+        .map_err(at_target)?;
+    // The kernel copies, and on some file systems only refers to the blocks of the source.
+    let copied = io::copy(&mut (&from).take(database_bytes), &mut &to).map_err(at_target)?;
+    if copied != database_bytes {
+        let short = io::ErrorKind::UnexpectedEof.into();
+        return Err(failed("read", source, &short));
+    }
     if has_digest && !skip_hash_check {
         let mut stored = [0; DIGEST_BYTES as usize];
-        (&from)
-            .read_exact(&mut stored)
+        from.read_exact_at(&mut stored, database_bytes)
             .map_err(|error| failed("read", source, &error))?;
+        let computed = digest(&to, database_bytes).map_err(at_target)?;
         if stored != computed {
             return Err(format!(
                 "expected sha256 {}, got {}",
@@ -60,34 +73,20 @@ pub(super) fn copy(source: &Path, dir: &DataDir, skip_hash_check: bool) -> Resul
             ));
         }
     }
-    Ok(())
+    to.sync_data().map_err(at_target)
 }
 
-/// Copies `len` bytes into a new file and makes it durable; returns their digest. An error comes
-/// with the target's path when it is about the target.
-fn write<'p>(
-    from: &File,
-    len: u64,
-    target: &'p Path,
-) -> Result<[u8; DIGEST_BYTES as usize], (Option<&'p Path>, io::Error)> {
-    let at_target = |error| (Some(target), error);
-    let to = RealFs
-        .open(target, Open::CreateNew { mode: FILE_MODE })
-        .map_err(at_target)?;
+/// The digest of the first `len` bytes of a file.
+fn digest(file: &File, len: u64) -> io::Result<[u8; DIGEST_BYTES as usize]> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK_BYTES];
-    let mut source = from;
     let mut done = 0;
     while done < len {
         let part = (len - done).min(CHUNK_BYTES as u64) as usize;
-        source
-            .read_exact(&mut chunk[..part])
-            .map_err(|error| (None, error))?;
+        file.read_exact_at(&mut chunk[..part], done)?;
         hash.update(&chunk[..part]);
-        to.write_all_at(&chunk[..part], done).map_err(at_target)?;
         done += part as u64;
     }
-    to.sync_data().map_err(at_target)?;
     Ok(hash.finalize().into())
 }
 

@@ -42,7 +42,7 @@ fn number(db: &Db, key: &[u8]) -> u64 {
 #[test]
 fn one_member_with_the_defaults() {
     let temp = tempfile::tempdir().unwrap();
-    let root = temp.path().join("default.etcd");
+    let root = temp.path().join("not/there/default.etcd");
     let request = request(&fixture::snapshot(temp.path()), &root);
     restore(&request).unwrap();
 

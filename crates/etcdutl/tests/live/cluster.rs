@@ -1,9 +1,11 @@
 //! Three members, each restored by itself, by one tool or the other, become one cluster.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::directory::{restore, servers};
 use crate::server::{Member, binary, initial_cluster, places};
-use crate::{make, ours, reference, seen, source};
+use crate::{make, one_place, ours, reference, seen, source};
 
 #[test]
 fn members_restored_by_either_tool_are_one_cluster() {
@@ -42,4 +44,55 @@ fn members_restored_by_either_tool_are_one_cluster() {
     members[1].tell(&["put", "afterwards", "all of them"]);
     let found = members[2].tell(&["get", "afterwards", "--print-value-only"]);
     assert_eq!(found, "all of them\n");
+}
+
+/// Saved from a follower or the leader of three while clients write, a snapshot is the state of
+/// one moment: both tools make the same of it, and what was answered before is in it.
+#[test]
+fn a_snapshot_saved_under_writes() {
+    for server in servers() {
+        let temp = tempfile::tempdir().unwrap();
+        let snapshot = temp.path().join("snapshot.db");
+        let written = save_under_writes(&server, temp.path(), &snapshot);
+        let place = one_place();
+        let answers = [("go", reference()), ("ours", ours())].map(|(who, etcdutl)| {
+            let dir = temp.path().join(who);
+            restore(&etcdutl, &snapshot, &dir, &place);
+            let member = Member::start(&server, &dir, &place);
+            let count = member.tell(&["get", "count", "--print-value-only"]);
+            let hash = member.tell(&["endpoint", "hashkv"]);
+            (count.trim().parse::<u32>().unwrap(), hash)
+        });
+        assert_eq!(answers[0], answers[1]);
+        assert!(answers[0].0 >= written, "{answers:?} after {written}");
+    }
+}
+
+/// Runs three members, writes a growing count to one and saves a snapshot of another meanwhile;
+/// returns the count that was answered before the snapshot was asked for.
+fn save_under_writes(server: &Path, directory: &Path, snapshot: &Path) -> u32 {
+    let places = places(3);
+    let cluster = initial_cluster(&places);
+    let mut members: Vec<Member> = places
+        .iter()
+        .map(|place| Member::spawn(server, &directory.join(&place.name), place, &cluster))
+        .collect();
+    members.iter_mut().for_each(Member::wait_until_healthy);
+    let is_saved = AtomicBool::new(false);
+    let members = &members;
+    let put = |count: u32| members[0].tell(&["put", "count", &count.to_string()]);
+    (0..20).for_each(|count| drop(put(count)));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut count = 20;
+            while !is_saved.load(Ordering::Relaxed) {
+                put(count);
+                count += 1;
+            }
+        });
+        let said = members[2].ask(&["snapshot", "save", snapshot.to_str().unwrap()]);
+        is_saved.store(true, Ordering::Relaxed);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+    });
+    19
 }

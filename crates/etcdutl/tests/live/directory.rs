@@ -89,7 +89,7 @@ fn assert_equal(theirs: &Path, ours: &Path, index: u64) {
 }
 
 /// Servers that must start from what was restored.
-fn servers() -> Vec<PathBuf> {
+pub(crate) fn servers() -> Vec<PathBuf> {
     let mut servers = vec![binary("ETCD_REFERENCE")];
     servers.extend(std::env::var_os("ETCD_BIN").map(PathBuf::from));
     servers

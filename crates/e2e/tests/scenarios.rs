@@ -42,6 +42,7 @@ scenarios! {
     json_kv
     json_lease
     json_maintenance
+    json_services
     json_watch
     kv_compaction
     kv_lease

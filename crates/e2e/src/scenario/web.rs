@@ -14,6 +14,9 @@ use crate::http::{self, Stream};
 /// How long nothing must come for silence.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// What is shown of lines that are not as wanted.
+const SHOWN_CHARS_MAX: usize = 4000;
+
 type Headers = Vec<(String, String)>;
 
 /// A request and what must come back.
@@ -305,7 +308,10 @@ fn read(
     }
     match fits(expand(lines)?.trim_end(), came.trim_end()) {
         true => Ok(()),
-        false => Err(Error(format!("{name}: wanted\n{lines}came\n{came}"))),
+        false => {
+            let came: String = came.chars().take(SHOWN_CHARS_MAX).collect();
+            Err(Error(format!("{name}: wanted\n{lines}came\n{came}")))
+        }
     }
 }
 

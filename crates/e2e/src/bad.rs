@@ -1,6 +1,7 @@
 //! Bad input: whatever comes over the wire or lies on the disk, a member says what is wrong
 //! or goes on; it does not panic, and it neither loses nor skips what it acknowledged.
 
+mod calls;
 mod damage;
 mod disk;
 mod json;
@@ -16,7 +17,7 @@ struct Check {
     run: fn(&Path) -> Result<String, Error>,
 }
 
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 20] = [
     Check {
         name: "wire-garbage",
         run: wire::garbage,
@@ -40,6 +41,14 @@ const CHECKS: [Check; 18] = [
     Check {
         name: "wire-oversized",
         run: wire::oversized,
+    },
+    Check {
+        name: "call-requests",
+        run: calls::requests,
+    },
+    Check {
+        name: "call-stopped-readers",
+        run: calls::stopped_readers,
     },
     Check {
         name: "json-requests",

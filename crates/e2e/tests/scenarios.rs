@@ -36,6 +36,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    auto_compaction
     cluster
     http
     json_http

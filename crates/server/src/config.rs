@@ -212,6 +212,17 @@ pub struct Compaction {
     pub batch_limit: usize,
     /// Pause between steps.
     pub sleep: Duration,
+    /// What the leader compacts by itself.
+    pub auto: Option<AutoCompaction>,
+}
+
+/// `--auto-compaction-mode` and `--auto-compaction-retention`: the history that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// What is no older.
+    Age(Duration),
+    /// So many revisions.
+    Count(i64),
 }
 
 /// Access to the HTTP endpoints.

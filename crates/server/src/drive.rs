@@ -15,6 +15,7 @@
 //! batch, and a wake-up is sent only to a sleeper.
 
 pub(crate) mod commit;
+pub(crate) mod compactor;
 pub(crate) mod core;
 pub(crate) mod defrag;
 pub(crate) mod entry;

@@ -9,14 +9,15 @@ use super::table::{FLAGS, Support};
 use super::url::{self, Scheme, Url};
 use super::value::{GoDuration, parse_duration};
 use super::{
-    Backend, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive, Limits, Listen, Log,
-    LogFormat, LogLevel, LogOutput, Raft, Security, Slow, UNSET_ADVERTISE_CLIENT_URLS,
+    AutoCompaction, Backend, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive, Limits,
+    Listen, Log, LogFormat, LogLevel, LogOutput, Raft, Security, Slow, UNSET_ADVERTISE_CLIENT_URLS,
 };
 
 const ELECTION_MS_MAX: u64 = 50_000;
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const QUOTA_BYTES_ADVISED_MAX: i64 = 8 << 30;
 const REQUEST_BYTES_ADVISED_MAX: u64 = 10 << 20;
+const HOUR_NS: i64 = 3_600_000_000_000;
 const SAMPLING_RATE_MAX: i64 = 1_000_000;
 const RAFT_TIMEOUT_MIN_NS: i64 = 5_000_000_000;
 const DEFAULT_NAME: &str = "default";
@@ -52,12 +53,14 @@ pub(super) fn conclude(
     }
     check_features(&raw, notices)?;
     let security = Security::read(&raw).map_err(Failure::Verify)?;
-    check_retention(&raw)?;
+    let auto_compaction = auto_compaction(&raw)?;
     note_plain_urls(&raw, &security, notices);
     check_support(&raw, notices)?;
     adopt_default_host(&raw, &mut cluster, inputs, notices);
     note_sizes(&raw, notices);
-    Ok(build(raw, cluster, security, log.clone(), notices))
+    let mut config = build(raw, cluster, security, log.clone(), notices);
+    config.compaction.auto = auto_compaction;
+    Ok(config)
 }
 
 fn verify(why: impl Into<String>) -> Failure {
@@ -326,14 +329,26 @@ fn check_features(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_retention(raw: &Raw) -> Result<(), Failure> {
+/// A number counts revisions or hours; anything else is a duration, which etcd takes for so many
+/// revisions as it has nanoseconds where revisions are meant.
+fn auto_compaction(raw: &Raw) -> Result<Option<AutoCompaction>, Failure> {
     let retention = raw.text("auto-compaction-retention");
-    let counts = retention.is_empty() || retention.parse::<i64>().is_ok_and(|n| n >= 0);
-    if !counts {
-        parse_duration(retention)
-            .map_err(|why| verify(format!("error parsing CompactionRetention: {why}")))?;
-    }
-    Ok(())
+    let by_count = raw.text("auto-compaction-mode") == "revision";
+    let number = match retention {
+        "" => Some(0),
+        number => number.parse::<i64>().ok().filter(|&number| number >= 0),
+    };
+    let value = match number {
+        Some(number) if by_count => number,
+        Some(hours) => hours.saturating_mul(HOUR_NS),
+        None => parse_duration(retention)
+            .map_err(|why| verify(format!("error parsing CompactionRetention: {why}")))?,
+    };
+    Ok(match u64::try_from(value) {
+        Err(_) | Ok(0) => None,
+        Ok(_) if by_count => Some(AutoCompaction::Count(value)),
+        Ok(ns) => Some(AutoCompaction::Age(Duration::from_nanos(ns))),
+    })
 }
 
 /// Certificates do nothing for a listener without encryption.
@@ -522,6 +537,7 @@ fn build(
         compaction: Compaction {
             batch_limit: positive(raw.int("compaction-batch-limit"), 1_000),
             sleep: or(span(&raw, "compaction-sleep-interval"), 10),
+            auto: None,
         },
         http: Http {
             cors: raw.list("cors").to_vec(),

@@ -403,3 +403,29 @@ fn no_flag_without_effect_passes_in_silence() {
         }
     }
 }
+
+#[test]
+fn what_is_compacted_by_itself() {
+    let age = |seconds| Some(AutoCompaction::Age(Duration::from_secs(seconds)));
+    let count = |count| Some(AutoCompaction::Count(count));
+    let cases = [
+        ("", None),
+        ("--auto-compaction-retention=0", None),
+        ("--auto-compaction-retention=-5m", None),
+        ("--auto-compaction-retention=5", age(5 * 3600)),
+        ("--auto-compaction-retention=5m", age(300)),
+        ("--auto-compaction-mode=revision", None),
+        (
+            "--auto-compaction-mode=revision --auto-compaction-retention=1000",
+            count(1000),
+        ),
+        (
+            "--auto-compaction-mode=revision --auto-compaction-retention=1s",
+            count(1_000_000_000),
+        ),
+    ];
+    for (words, wanted) in cases {
+        let config = config(run(words));
+        assert_eq!(config.compaction.auto, wanted, "{words}");
+    }
+}

@@ -19,6 +19,7 @@ use storage::log::{Entry, LogIndex};
 
 use super::Shared;
 use super::commit::ToCommit;
+use super::compactor::{self, Compactor};
 use super::entry;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) batch_ops_max: usize,
     /// `--warning-apply-duration`
     pub(crate) slow_apply: Duration,
+    pub(crate) compactor: Option<Compactor>,
     pub(crate) stopping: bool,
     /// The stop waits until somebody else leads.
     pub(crate) hands_over: bool,
@@ -100,6 +102,7 @@ impl Core {
                 self.step(Input::Tick);
                 next_tick = (next_tick + self.tick).max(now);
                 self.expire_leases();
+                self.compact_by_itself(now);
             }
             self.send();
             self.deliver();
@@ -201,6 +204,29 @@ impl Core {
         }
     }
 
+    /// Proposes the compaction that is due; one that gets lost is due again.
+    fn compact_by_itself(&mut self, time: Instant) {
+        let Some(compactor) = self.compactor.as_mut().filter(|_| !self.stopping) else {
+            return;
+        };
+        let view = &self.shared.view;
+        let due = compactor.due(compactor::Now {
+            time,
+            revision: view.revision(),
+            compacted: view.compact_revision(),
+            leads: self.node.is_leader(),
+        });
+        if let Some(revision) = due {
+            tracing::info!(revision, "starting auto compaction");
+            let request = pb::CompactionRequest {
+                revision,
+                physical: false,
+            };
+            let proposal = self.shared.unattended(entry::COMPACTION, &request);
+            self.step(Input::Propose(vec![proposal]));
+        }
+    }
+
     /// Proposes what the time of leases demands; it is demanded again if it gets lost.
     fn expire_leases(&mut self) {
         if self.stopping {
@@ -237,6 +263,8 @@ impl Core {
                 token: HAND_OVER,
             });
         }
+        // Releases up to 3.6 start from the membership as of a snapshot.
+        self.step(Input::ForceSnapshot);
         self.step(Input::Flush);
     }
 

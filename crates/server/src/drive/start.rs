@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use node::member::Member;
 use storage::fs::Fs;
 
 use super::commit::{CommitThread, ToCommit};
+use super::compactor::Compactor;
 use super::core::{Core, ToCore};
 use super::defrag::Defragmenter;
 use super::hashing::{HashThread, ToHash};
@@ -91,6 +92,7 @@ pub(crate) fn start(
         applied: Vec::new(),
         batch_ops_max: config.backend.batch_ops_max,
         slow_apply: config.slow.apply,
+        compactor: compactor(config, &shared),
         stopping: false,
         hands_over: false,
         announced: 0,
@@ -147,6 +149,12 @@ fn lessor(member: &Member, config: &Config) -> Lessor {
     let retry = REQUEST_BASE + 2 * election;
     let checkpoints = config.gates.enabled("LeaseCheckpoint");
     Lessor::new(&member.view.leases(), election, retry, checkpoints)
+}
+
+fn compactor(config: &Config, shared: &Shared) -> Option<Compactor> {
+    let policy = config.compaction.auto?;
+    let revision = shared.view.revision();
+    Some(Compactor::new(policy, Instant::now(), revision))
 }
 
 fn progress_interval(config: &Config) -> Duration {

@@ -182,6 +182,16 @@ def watch_from_an_old_revision(client):
 
 
 @step
+def watch_large_values(client):
+    # This client takes each chunk of the stream for a whole line.
+    watch = Watching(*client.watch("watch/l"))
+    for size in (1_000, 20_000, 100_000):
+        client.put("watch/l", "x" * size)
+        same("event", watch.events(1), "PUT watch/l " + "x" * size)
+    watch.cancel()
+
+
+@step
 def watch_once(client):
     timer = threading.Timer(0.2, lambda: client.put("watch/o", "1"))
     timer.start()

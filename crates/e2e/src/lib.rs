@@ -12,9 +12,10 @@ pub mod dpkg;
 pub mod http;
 pub mod kv;
 mod member;
+pub mod pki;
 pub mod random;
 pub mod raw;
 pub mod scenario;
 
 pub use cluster::Cluster;
-pub use member::{Error, Member, Options, binary};
+pub use member::{Error, Member, Options, binary, free_address};

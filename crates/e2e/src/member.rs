@@ -40,7 +40,7 @@ pub struct Options {
     pub binary: Option<PathBuf>,
     /// Kept when the member goes; a fresh directory that is removed with it when absent.
     pub data_dir: Option<PathBuf>,
-    /// Additional flags.
+    /// Additional flags; `{client}` in them stands for the address where clients connect.
     pub flags: Vec<String>,
     /// Words before the binary, such as those that take privileges away.
     pub wrapper: Vec<String>,
@@ -151,7 +151,10 @@ impl Member {
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster={cluster}"))
             .arg("--log-level=warn")
-            .args(&self.options.flags);
+            .args(self.options.flags.iter().map(|flag| {
+                let client = self.address.to_string();
+                flag.replace("{client}", &client)
+            }));
         command
     }
 
@@ -293,13 +296,17 @@ pub(crate) fn remove(directory: &Path) {
     }
 }
 
-fn fresh_directory() -> PathBuf {
+pub(crate) fn fresh_directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("etcd-e2e-{}-{number}", std::process::id()))
 }
 
-fn free_address() -> std::io::Result<SocketAddr> {
+/// An address on which nobody listens at the moment.
+///
+/// # Errors
+/// No port is free.
+pub fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 

@@ -89,12 +89,13 @@ impl Sockets {
     ///
     /// # Errors
     /// The first address that cannot be had, or too low a limit of descriptors.
-    pub fn bind(urls: &Listen, tls: Option<&Arc<Credentials>>) -> Result<Sockets, Error> {
+    pub fn bind(urls: &Listen, tls: &tls::Setup) -> Result<Sockets, Error> {
         let limit = metrics::fd_limit().unwrap_or(u64::MAX);
         if limit <= RESERVED_FDS {
             return Err(Error::FdLimit { limit });
         }
-        let peers = bind_all(&urls.peer, urls)?;
+        let peers = bind_peers(urls, tls.peer.as_ref())?;
+        let tls = tls.client.as_ref();
         let mut clients = bind_clients(&urls.client, urls, tls)?;
         let split = !urls.client_http.is_empty();
         let first = if split { Traffic::Grpc } else { Traffic::All };
@@ -160,14 +161,25 @@ fn bind_clients(
     Ok(clients)
 }
 
-fn bind_all(urls: &[Url], options: &Listen) -> Result<Vec<front::Listener>, Error> {
+fn bind_peers(
+    urls: &Listen,
+    tls: Option<&Arc<Credentials>>,
+) -> Result<Vec<front::Listener>, Error> {
     let bind = |url: &Url| {
-        Ok(match url.scheme().is_unix() {
+        let listener = match url.scheme().is_unix() {
             true => front::Listener::Unix(bind_unix(url.address())?),
-            false => front::Listener::Tcp(bind_tcp(url, options)?),
-        })
+            false => front::Listener::Tcp(bind_tcp(url, urls)?),
+        };
+        match (url.scheme().is_secure(), tls) {
+            (false, _) => Ok(listener),
+            (true, Some(tls)) => Ok(front::Listener::Secure(Box::new(listener), Arc::clone(tls))),
+            (true, None) => {
+                let address = url.address().to_owned();
+                Err(Error::Tls(tls::Error::MissingForPeer { address }))
+            }
+        }
     };
-    urls.iter().map(bind).collect()
+    urls.peer.iter().map(bind).collect()
 }
 
 fn bind_unix(path: &str) -> Result<UnixListener, Error> {
@@ -253,9 +265,10 @@ mod tests {
     fn binds_and_refuses() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket").display().to_string();
+        let no_tls = tls::Setup::default();
         let sockets = Sockets::bind(
             &urls(&["http://localhost:0", &format!("unix://{path}")]),
-            None,
+            &no_tls,
         );
         let sockets = sockets.unwrap();
         assert_eq!((sockets.clients.len(), sockets.metrics.len()), (2, 1));
@@ -264,7 +277,7 @@ mod tests {
         };
         let address = listener.local_addr().unwrap();
         assert!(address.ip().is_loopback());
-        let taken = Sockets::bind(&urls(&[&format!("http://{address}")]), None).unwrap_err();
+        let taken = Sockets::bind(&urls(&[&format!("http://{address}")]), &no_tls).unwrap_err();
         let want = format!("listen tcp {address}: bind: address already in use");
         assert_eq!(taken.to_string(), want);
     }

@@ -27,7 +27,7 @@ use crate::grpc::method::METHODS;
 use crate::http::{Routes, Server};
 use crate::listen::Sockets;
 use crate::metrics::Metrics;
-use crate::peer::Peers;
+use crate::peer::{self, Peers};
 use crate::run::Running;
 use crate::shutdown::{self, Stopper};
 use crate::tls;
@@ -74,7 +74,12 @@ pub fn start(
     let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
     let drive = start::start(member, fs, config, Arc::clone(&metrics), mailboxes.clone())?;
     let post = Post::new(mailboxes.clone(), Arc::clone(&drive.shared.desk));
-    let peers = Peers::start(config, &drive.shared, sockets.peers, post, stopper.clone())?;
+    let watch = tls.watch()?;
+    let sides = peer::Sides {
+        listeners: sockets.peers,
+        tls: tls.peer,
+    };
+    let peers = Peers::start(config, &drive.shared, sides, post, stopper.clone())?;
     let probe = Arc::new(Probe::new(Arc::clone(&drive.shared)));
     let mut routes = Routes::new(Arc::clone(&probe) as _, metrics, config);
     if config.http.gateway {
@@ -84,7 +89,6 @@ pub fn start(
     for (listener, tls) in sockets.metrics {
         http.listen_metrics(listener, tls)?;
     }
-    let watch = tls.watch()?;
     if !wait_until_ready(&drive.shared, &stopper) {
         return Ok(Box::new(Serving {
             drive,

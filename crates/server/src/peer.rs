@@ -58,6 +58,7 @@ use crate::drive::post::{Mail, Post};
 use crate::front;
 use crate::metrics::Metrics;
 use crate::shutdown::Stopper;
+use crate::tls::Credentials;
 use head::Identity;
 use link::{Link, Meters};
 use socket::Dialer;
@@ -204,6 +205,14 @@ impl Net {
     }
 }
 
+/// The two directions of connections between members.
+pub(crate) struct Sides {
+    /// Where the others dial.
+    pub(crate) listeners: Vec<front::Listener>,
+    /// What to dial the others with, when their URLs want it.
+    pub(crate) tls: Option<Arc<Credentials>>,
+}
+
 /// The thread that talks to the other members.
 pub(crate) struct Peers {
     outbox: Arc<Outbox>,
@@ -219,7 +228,7 @@ impl Peers {
     pub(crate) fn start(
         config: &Config,
         shared: &Arc<Shared>,
-        listeners: Vec<front::Listener>,
+        sides: Sides,
         post: Post,
         stopper: Stopper,
     ) -> io::Result<Peers> {
@@ -238,6 +247,7 @@ impl Peers {
             Duration::from_nanos(ns).max(LIMIT_MIN)
         };
         let write_limit = limit("raft-write-timeout");
+        let dial_limit = DIAL_BASE + election / 5;
         let net = Arc::new(Net {
             identity: Identity {
                 member: shared.member,
@@ -246,7 +256,7 @@ impl Peers {
             },
             shared: Arc::clone(shared),
             metrics: Arc::clone(&shared.metrics),
-            dialer: Arc::new(Dialer::new(DIAL_BASE + election / 5, write_limit)),
+            dialer: Arc::new(Dialer::new(dial_limit, write_limit, sides.tls)),
             read_limit: limit("raft-read-timeout"),
             write_limit,
             known: Mutex::default(),
@@ -260,7 +270,7 @@ impl Peers {
         net.metrics.known_peers.with([&local, &local]).set(1);
         {
             let _on_runtime = runtime.enter();
-            for listener in listeners {
+            for listener in sides.listeners {
                 serve::listen(&net, listener)?;
             }
         }

@@ -131,6 +131,7 @@ fn write(notice: &Notice) {
                 "feature-gate",
                 "host",
                 "client-url",
+                "peer-url",
                 "data-dir",
                 "max-request-bytes",
                 "recommended-request-bytes",

@@ -118,7 +118,7 @@ pub fn run(
     let dir = identify(&config.data_dir)?;
     announce(config, dir);
     let tls = tls::Setup::open(config)?;
-    let sockets = Sockets::bind(&config.listen, tls.client.as_ref())?;
+    let sockets = Sockets::bind(&config.listen, &tls)?;
     let running = start(config, sockets, tls, stopper)?;
     tracing::info!(
         "initial-advertise-peer-urls" = %strings(&config.cluster.advertise_peer),

@@ -25,9 +25,10 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 pub use certificate::Identity;
 pub use error::Error;
@@ -64,6 +65,8 @@ impl std::fmt::Debug for Credentials {
 #[derive(Clone)]
 struct Current {
     server: Arc<ServerConfig>,
+    /// The same without HTTP/2.
+    server_http1: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
@@ -132,11 +135,16 @@ impl Settings {
     fn load(&self) -> Result<Current, Error> {
         let files = Files::read(self)?;
         let server = self.server_config(&files)?;
-        let client = self.client_config(&files)?;
-        Ok(Current { server, client })
+        let mut server_http1 = server.clone();
+        server_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Current {
+            server: Arc::new(server),
+            server_http1: Arc::new(server_http1),
+            client: Arc::new(self.client_config(&files)?),
+        })
     }
 
-    fn server_config(&self, files: &Files) -> Result<Arc<ServerConfig>, Error> {
+    fn server_config(&self, files: &Files) -> Result<ServerConfig, Error> {
         let provider = self.protocol.provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(self.protocol.versions())
@@ -155,10 +163,10 @@ impl Settings {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Arc::new(config))
+        Ok(config)
     }
 
-    fn client_config(&self, files: &Files) -> Result<Arc<ClientConfig>, Error> {
+    fn client_config(&self, files: &Files) -> Result<ClientConfig, Error> {
         let provider = self.protocol.provider();
         let verifier = match &files.trust {
             Some(trust) if !self.self_signed => {
@@ -177,7 +185,7 @@ impl Settings {
         // not speak it.
         config.alpn_protocols = Vec::new();
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 
@@ -204,7 +212,7 @@ impl Credentials {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
-    /// The server's half of a new connection.
+    /// The server's half of a new connection that may speak HTTP/2.
     ///
     /// # Errors
     /// The library refuses the settings; the same for every connection.
@@ -214,10 +222,27 @@ impl Credentials {
         Ok(session)
     }
 
-    /// What to dial another member with. Take it anew for every connection.
-    #[must_use]
-    pub fn dial(&self) -> Arc<ClientConfig> {
-        self.current().client
+    /// The server's half of a new connection that is for HTTP/1.1 alone.
+    ///
+    /// # Errors
+    /// As [`Credentials::accept`].
+    pub fn accept_http1(&self) -> Result<Session, rustls::Error> {
+        let mut session = Session::new(self.current().server_http1)?;
+        session.set_buffer_limit(Some(CIPHERTEXT_BYTES_MAX));
+        Ok(session)
+    }
+
+    /// The client's half of a new connection to another member, whose certificate must name
+    /// `host`.
+    ///
+    /// # Errors
+    /// The host cannot be a server's name.
+    pub fn dial(&self, host: &str) -> Result<ClientConnection, rustls::Error> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| rustls::Error::General(format!("{host:?} cannot be a server's name")))?;
+        let mut session = ClientConnection::new(self.current().client, name)?;
+        session.set_buffer_limit(Some(CIPHERTEXT_BYTES_MAX));
+        Ok(session)
     }
 
     /// Whether a certificate's names are compared with the address that it came from

@@ -353,24 +353,35 @@ fn auto_compaction(raw: &Raw) -> Result<Option<AutoCompaction>, Failure> {
 
 /// Certificates do nothing for a listener without encryption.
 fn note_plain_urls(raw: &Raw, security: &Security, notices: &mut Vec<Notice>) {
+    let mut note = |line: &str, key: &'static str, url: &Url| {
+        let line = Notice::new(Level::Warn, line);
+        notices.push(line.text(key, &url.to_string()));
+    };
+    let plain = raw.urls("listen-peer-urls").iter();
+    for url in plain.filter(|url| url.scheme() == Scheme::Http) {
+        if security.peer.has_pair() {
+            let line = "scheme is HTTP while key and cert files are present; ignoring key and \
+                        cert files";
+            note(line, "peer-url", url);
+        }
+        if security.peer.client_cert_auth {
+            let line = "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client \
+                        cert auth for this URL";
+            note(line, "peer-url", url);
+        }
+    }
     let http = raw.urls("listen-client-http-urls");
     let plain = raw.urls("listen-client-urls").iter().chain(http);
     for url in plain.filter(|url| !url.scheme().is_secure()) {
-        let mut note = |line: &str| {
-            let line = Notice::new(Level::Warn, line);
-            notices.push(line.text("client-url", &url.to_string()));
-        };
         if security.client.has_pair() {
-            note(
-                "scheme is http or unix while key and cert files are present; ignoring key and \
-                 cert files",
-            );
+            let line = "scheme is http or unix while key and cert files are present; ignoring \
+                        key and cert files";
+            note(line, "client-url", url);
         }
         if security.client.client_cert_auth {
-            note(
-                "scheme is http or unix while --client-cert-auth is enabled; ignoring client \
-                 cert auth for this URL",
-            );
+            let line = "scheme is http or unix while --client-cert-auth is enabled; ignoring \
+                        client cert auth for this URL";
+            note(line, "client-url", url);
         }
     }
 }
@@ -396,7 +407,10 @@ fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
         }
     }
     for (name, schemes) in [
-        ("listen-peer-urls", &[Scheme::Http, Scheme::Unix][..]),
+        (
+            "listen-peer-urls",
+            &[Scheme::Http, Scheme::Https, Scheme::Unix][..],
+        ),
         ("listen-metrics-urls", &[Scheme::Http, Scheme::Https]),
     ] {
         let mut urls = raw.urls(name).iter();

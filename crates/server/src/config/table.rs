@@ -311,32 +311,32 @@ pub const FLAGS: &[Flag] = &[
     flag(Security, Acts, "auto-tls", Bool, "false",
         "Encrypt client traffic with a certificate made at start.")
         .file(Nested(&[CLIENT_TLS, "auto-tls"])),
-    flag(Security, Refused, "peer-cert-file", Text, "",
+    flag(Security, Acts, "peer-cert-file", Text, "",
         "Certificate of the peer listeners.").file(Nested(&[PEER_TLS, "cert-file"])),
-    flag(Security, Refused, "peer-key-file", Text, "",
+    flag(Security, Acts, "peer-key-file", Text, "",
         "Key of the peer listeners.").file(Nested(&[PEER_TLS, "key-file"])),
-    flag(Security, Refused, "peer-client-cert-file", Text, "",
+    flag(Security, Acts, "peer-client-cert-file", Text, "",
         "Certificate that this member shows to other members.")
         .file(Nested(&[PEER_TLS, "client-cert-file"])),
-    flag(Security, Refused, "peer-client-key-file", Text, "",
+    flag(Security, Acts, "peer-client-key-file", Text, "",
         "Key for --peer-client-cert-file.").file(Nested(&[PEER_TLS, "client-key-file"])),
-    flag(Security, Refused, "peer-client-cert-auth", Bool, "false",
+    flag(Security, Acts, "peer-client-cert-auth", Bool, "false",
         "Ask other members for certificates.").file(Nested(&[PEER_TLS, "client-cert-auth"])),
-    flag(Security, Refused, "peer-trusted-ca-file", Text, "",
+    flag(Security, Acts, "peer-trusted-ca-file", Text, "",
         "File of authorities that may sign the certificates of members.")
         .file(Nested(&[PEER_TLS, "trusted-ca-file"])),
-    flag(Security, Refused, "peer-crl-file", Text, "",
+    flag(Security, Acts, "peer-crl-file", Text, "",
         "File of revoked member certificates.").file(NotInFile),
-    flag(Security, Refused, "peer-cert-allowed-cn", List, "",
+    flag(Security, Acts, "peer-cert-allowed-cn", List, "",
         "Common names of which a member's certificate must carry one.")
         .file(Nested(&[PEER_TLS, "allowed-cn"])),
-    flag(Security, Refused, "peer-cert-allowed-hostname", List, "",
+    flag(Security, Acts, "peer-cert-allowed-hostname", List, "",
         "Host names of which a member's certificate must carry one.")
         .file(Nested(&[PEER_TLS, "allowed-hostname"])),
-    flag(Security, Refused, "peer-auto-tls", Bool, "false",
+    flag(Security, Acts, "peer-auto-tls", Bool, "false",
         "Encrypt traffic between members with a certificate made at start.")
         .file(Nested(&[PEER_TLS, "auto-tls"])),
-    flag(Security, Later, "peer-skip-client-san-verification", Bool, "false",
+    flag(Security, Acts, "peer-skip-client-san-verification", Bool, "false",
         "Do not compare a member's certificate with its address.")
         .file(Nested(&[PEER_TLS, "skip-client-san-verification"])),
     flag(Security, Acts, "self-signed-cert-validity", Uint, "1",

@@ -81,7 +81,7 @@ impl Stream {
                 stream.set_nonblocking(true)?;
                 Box::new(tokio::net::UnixStream::from_std(stream)?)
             }
-            Stream::Secure(inner, session) => Box::new(tls::Stream::new(inner.open()?, session)),
+            Stream::Secure(inner, session) => Box::new(tls::Stream::new(inner.open()?, *session)),
         })
     }
 }
@@ -289,8 +289,8 @@ async fn secured(
     address: IpAddr,
     credentials: &Credentials,
 ) -> io::Result<Box<dyn Socket>> {
-    let session = credentials.accept().map_err(io::Error::other)?;
-    let mut stream = tls::Stream::new(stream, Box::new(session));
+    let session = credentials.accept_http1().map_err(io::Error::other)?;
+    let mut stream = tls::Stream::new(stream, session);
     stream
         .handshake(HANDSHAKE_TIMEOUT)
         .await

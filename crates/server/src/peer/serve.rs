@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,8 +16,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::Net;
 use super::routes;
-use super::socket::{Socket, Timed};
+use super::socket::{HANDSHAKE_LIMIT, Socket, Timed};
 use crate::front;
+use crate::tls::{self, Credentials};
 
 /// Connections at a time; more are closed as they come. A member has about a dozen.
 const CONNECTIONS_MAX: usize = 1024;
@@ -34,17 +36,17 @@ enum Listener {
 }
 
 impl Listener {
-    /// A connection, and where it comes from.
-    async fn accept(&self) -> io::Result<(Box<dyn Socket>, String)> {
+    /// A connection, and where it comes from (nowhere for unix sockets).
+    async fn accept(&self) -> io::Result<(Box<dyn Socket>, Option<SocketAddr>)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Box::new(stream), address.to_string()))
+                Ok((Box::new(stream), Some(address)))
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Box::new(stream), "@".into()))
+                Ok((Box::new(stream), None))
             }
         }
     }
@@ -55,6 +57,10 @@ impl Listener {
 /// # Errors
 /// The socket cannot be registered.
 pub(super) fn listen(net: &Arc<Net>, listener: front::Listener) -> io::Result<()> {
+    let (listener, tls) = match listener {
+        front::Listener::Secure(inner, credentials) => (*inner, Some(credentials)),
+        plain => (plain, None),
+    };
     let listener = match listener {
         front::Listener::Tcp(listener) => {
             listener.set_nonblocking(true)?;
@@ -65,14 +71,14 @@ pub(super) fn listen(net: &Arc<Net>, listener: front::Listener) -> io::Result<()
             Listener::Unix(UnixListener::from_std(listener)?)
         }
         front::Listener::Secure(..) | front::Listener::Either(..) => {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Err(io::Error::other("a peer port is behind TLS or is not"));
         }
     };
     let net = Arc::clone(net);
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((socket, from)) => admit(&net, socket, from),
+                Ok((socket, from)) => admit(&net, socket, from, tls.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a peer connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -100,10 +106,19 @@ impl Drop for Place {
     }
 }
 
-fn admit(net: &Arc<Net>, socket: Box<dyn Socket>, from: String) {
+fn admit(
+    net: &Arc<Net>,
+    socket: Box<dyn Socket>,
+    address: Option<SocketAddr>,
+    tls: Option<Arc<Credentials>>,
+) {
+    let from: Arc<str> = match address {
+        Some(address) => address.to_string().into(),
+        None => "@".into(),
+    };
     let Some(place) = Place::take(&net.connections) else {
         tracing::warn!(
-            from,
+            %from,
             limit = CONNECTIONS_MAX,
             "closing peer connection; too many are open"
         );
@@ -112,25 +127,65 @@ fn admit(net: &Arc<Net>, socket: Box<dyn Socket>, from: String) {
     let net = Arc::clone(net);
     tokio::spawn(async move {
         let _place = place;
-        let from: Arc<str> = from.into();
-        let service = {
-            let from = Arc::clone(&from);
-            let net = Arc::clone(&net);
-            service_fn(move |request: Request<Incoming>| {
-                let (net, from) = (Arc::clone(&net), Arc::clone(&from));
-                async move { Ok::<_, Infallible>(routes::answer(&net, request, &from).await) }
-            })
+        let socket = match tls {
+            None => Ok(socket),
+            Some(credentials) => secured(socket, address, &credentials).await,
         };
-        let socket = TokioIo::new(Timed::new(socket, net.write_limit));
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_LIMIT)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .title_case_headers(true)
-            .serve_connection(socket, service)
-            .await;
-        if let Err(error) = served {
-            tracing::debug!(%error, %from, "peer connection ended");
+        match socket {
+            Ok(socket) => converse(net, socket, from).await,
+            Err(error) => {
+                let address = &*from;
+                tracing::warn!(
+                    "remote-addr" = address,
+                    error,
+                    "rejected connection on peer endpoint"
+                );
+            }
         }
     });
+}
+
+/// Shakes hands with a member, whose certificate must belong to its address.
+async fn secured(
+    socket: Box<dyn Socket>,
+    address: Option<SocketAddr>,
+    credentials: &Credentials,
+) -> Result<Box<dyn Socket>, String> {
+    let session = credentials
+        .accept_http1()
+        .map_err(|error| error.to_string())?;
+    let mut stream = tls::Stream::new(socket, session);
+    let shaken = stream.handshake(HANDSHAKE_LIMIT).await;
+    shaken.map_err(|error| error.reason())?;
+    if let (Some(identity), Some(address)) = (stream.identity(), address)
+        && credentials.checks_address()
+    {
+        tokio::task::spawn_blocking(move || tls::check_address(&identity, address.ip()))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(Box::new(stream))
+}
+
+async fn converse(net: Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
+    let service = {
+        let from = Arc::clone(&from);
+        let net = Arc::clone(&net);
+        service_fn(move |request: Request<Incoming>| {
+            let (net, from) = (Arc::clone(&net), Arc::clone(&from));
+            async move { Ok::<_, Infallible>(routes::answer(&net, request, &from).await) }
+        })
+    };
+    let socket = TokioIo::new(Timed::new(socket, net.write_limit));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .title_case_headers(true)
+        .serve_connection(socket, service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, %from, "peer connection ended");
+    }
 }

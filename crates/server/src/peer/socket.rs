@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::config::Url;
+use crate::tls::{self, Credentials};
+
+/// Time for a TLS handshake.
+pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Any kind of connection.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -23,11 +28,20 @@ pub(super) struct Dialer {
     limit: Duration,
     /// How long a write may make no progress.
     write_limit: Duration,
+    tls: Option<Arc<Credentials>>,
 }
 
 impl Dialer {
-    pub(super) fn new(limit: Duration, write_limit: Duration) -> Dialer {
-        Dialer { limit, write_limit }
+    pub(super) fn new(
+        limit: Duration,
+        write_limit: Duration,
+        tls: Option<Arc<Credentials>>,
+    ) -> Dialer {
+        Dialer {
+            limit,
+            write_limit,
+            tls,
+        }
     }
 
     /// Connects to a URL.
@@ -36,22 +50,39 @@ impl Dialer {
     /// Nobody is there, or the time is over.
     pub(super) async fn connect(&self, url: &Url) -> io::Result<Timed<Box<dyn Socket>>> {
         let connected = timeout(self.limit, open(url));
-        let socket = connected.await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut socket = connected.await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if url.scheme().is_secure() {
+            let Some(credentials) = &self.tls else {
+                let why = format!("dial {url}: there is no certificate for other members");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            };
+            socket = secured(socket, url, credentials).await?;
+        }
         Ok(Timed::new(socket, self.write_limit))
     }
 }
 
 async fn open(url: &Url) -> io::Result<Box<dyn Socket>> {
-    if url.scheme().is_secure() {
-        let why = format!("dial {url}: TLS between members is not set up");
-        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-    }
     if url.scheme().is_unix() {
         return Ok(Box::new(UnixStream::connect(url.address()).await?));
     }
     let stream = TcpStream::connect(url.address()).await?;
     stream.set_nodelay(true)?;
     Ok(Box::new(stream))
+}
+
+/// Shakes hands with the member at `url`, whose certificate must name the URL's host.
+async fn secured(
+    socket: Box<dyn Socket>,
+    url: &Url,
+    credentials: &Credentials,
+) -> io::Result<Box<dyn Socket>> {
+    let session = credentials.dial(url.host()).map_err(io::Error::other)?;
+    let mut stream = tls::Stream::new(socket, session);
+    match stream.handshake(HANDSHAKE_LIMIT).await {
+        Ok(()) => Ok(Box::new(stream)),
+        Err(error) => Err(io::Error::other(error.reason())),
+    }
 }
 
 /// A connection on which a write that makes no progress for too long fails.

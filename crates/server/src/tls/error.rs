@@ -38,6 +38,8 @@ pub enum Error {
     MissingForClient { url: String },
     /// The same of a metrics listener.
     MissingForMetrics,
+    /// The same of a peer listener.
+    MissingForPeer { address: String },
 }
 
 /// The system's reason in Go's words.
@@ -104,6 +106,10 @@ impl fmt::Display for Error {
             Error::MissingForMetrics => f.write_str(
                 "client TLS key/cert (--cert-file, --key-file) must be provided for metrics \
                  secure url",
+            ),
+            Error::MissingForPeer { address } => write!(
+                f,
+                "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
             ),
         }
     }

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::{CommonState, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Identity, Session};
+/// What one read of the socket takes at most.
+const INCOMING_BYTES: usize = 32 * 1024;
+
+use super::{Identity, refusal};
 
 /// Why a handshake failed.
 #[derive(Debug)]
@@ -18,6 +22,24 @@ pub enum HandshakeError {
     Timeout,
     /// The connection broke, or the other side was refused; the reason is in the source.
     Failed(io::Error),
+}
+
+impl HandshakeError {
+    /// The reason for the log, in Go's words where it has some.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            HandshakeError::Timeout => self.to_string(),
+            HandshakeError::Failed(error) => {
+                let cause = error.get_ref().and_then(|it| it.downcast_ref());
+                match (cause, error.kind()) {
+                    (Some(cause), _) => refusal(cause),
+                    (None, io::ErrorKind::UnexpectedEof) => "EOF".into(),
+                    (None, _) => error.to_string(),
+                }
+            }
+        }
+    }
 }
 
 impl fmt::Display for HandshakeError {
@@ -39,7 +61,7 @@ impl std::error::Error for HandshakeError {
 }
 
 /// Who is at the other end of a session, if it showed a certificate (which was verified then).
-pub(crate) fn identity(session: &Session) -> Option<Arc<Identity>> {
+pub(crate) fn identity(session: &CommonState) -> Option<Arc<Identity>> {
     let leaf = session.peer_certificates()?.first()?;
     // What was verified was read without an error a moment ago.
     Identity::of(leaf).ok().map(Arc::new)
@@ -48,7 +70,12 @@ pub(crate) fn identity(session: &Session) -> Option<Arc<Identity>> {
 /// A session over a socket of tokio's, with or without its handshake done.
 pub struct Stream<S> {
     socket: S,
-    session: Box<Session>,
+    session: Box<Connection>,
+    /// For what is read from the socket; the library itself would read 4 KiB at a time.
+    incoming: Vec<u8>,
+    /// Bytes of `incoming` that the session has, and that were read.
+    taken: usize,
+    filled: usize,
     closing: bool,
 }
 
@@ -62,14 +89,6 @@ fn or_block<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
     match polled {
         Poll::Ready(result) => result,
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-impl<S: AsyncRead + Unpin> Read for Ready<'_, '_, S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(buffer);
-        or_block(Pin::new(&mut *self.socket).poll_read(self.context, &mut buffer))?;
-        Ok(buffer.filled().len())
     }
 }
 
@@ -90,10 +109,13 @@ impl<S: AsyncWrite + Unpin> Write for Ready<'_, '_, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// A stream that goes on with `session`.
     #[must_use]
-    pub fn new(socket: S, session: Box<Session>) -> Self {
+    pub fn new(socket: S, session: impl Into<Connection>) -> Self {
         Stream {
             socket,
-            session,
+            session: Box::new(session.into()),
+            incoming: Vec::new(),
+            taken: 0,
+            filled: 0,
             closing: false,
         }
     }
@@ -127,16 +149,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         self.poll_drain(context)
     }
 
-    /// Reads once from the socket; zero at its end.
+    /// Gives the session more of what was read, or reads; zero at the socket's end.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut ready = Ready {
-            socket: &mut self.socket,
-            context,
-        };
-        let count = match self.session.read_tls(&mut ready) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-            other => other?,
-        };
+        if self.taken == self.filled {
+            (self.taken, self.filled) = (0, 0);
+            if self.incoming.is_empty() {
+                self.incoming = vec![0; INCOMING_BYTES];
+            }
+            let mut buffer = ReadBuf::new(&mut self.incoming);
+            std::task::ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
+            self.filled = buffer.filled().len();
+        }
+        let read = self.incoming.get(self.taken..self.filled);
+        let mut bytes = read.unwrap_or_default();
+        let count = self.session.read_tls(&mut bytes)?;
+        self.taken += count;
         if let Err(error) = self.session.process_new_packets() {
             // The alert is worth one attempt.
             let _ = self.poll_drain(context);
@@ -202,6 +229,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         // What does not leave now leaves before the next piece, or with the flush.
         let _ = self.poll_drain(context)?;
         Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_drain(context))?;
+        let taken = self.session.writer().write_vectored(slices)?;
+        let _ = self.poll_drain(context)?;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,8 +11,6 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
     SerialNumber,
 };
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, Connection};
 use tempfile::TempDir;
 
 use super::*;
@@ -162,9 +160,8 @@ fn shake_as(
     client: &Credentials,
     name: &str,
 ) -> Result<Option<Arc<Identity>>, String> {
-    let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut session = server.accept().unwrap();
-    let mut dialer = Connection::from(ClientConnection::new(client.dial(), name).unwrap());
+    let mut dialer = client.dial(name).unwrap();
     for _ in 0..8 {
         let mut bytes = Vec::new();
         while dialer.wants_write() {

@@ -30,6 +30,7 @@ pub use socket::{Listener, Plain, SecureSocket, Socket};
 pub use stats::{Stats, StatsSnapshot};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use api::Status;
@@ -160,8 +161,19 @@ impl Default for Limits {
     }
 }
 
-/// Takes a connection that does not speak HTTP/2, with the bytes that were read from it.
-pub type Foreign = Arc<dyn Fn(Socket, Vec<u8>) + Send + Sync>;
+/// A client's place among [`Limits::connections_max`], given back when it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Takes a connection that does not speak HTTP/2, with the bytes that were read from it and its
+/// place.
+pub type Foreign = Arc<dyn Fn(Socket, Vec<u8>, Place) + Send + Sync>;
 
 /// What a listener's connections may speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

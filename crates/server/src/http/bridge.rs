@@ -18,9 +18,9 @@ impl Server {
     #[must_use]
     pub fn foreign(self: &Arc<Self>) -> Foreign {
         let server = self.clone();
-        Arc::new(move |socket, read| {
+        Arc::new(move |socket, read, place| {
             if let Some(stream) = Stream::of(socket) {
-                server.serve(stream, read);
+                server.serve(stream, read, Some(place));
             }
         })
     }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::body::{Afterwards, Upgrade};
 use super::{Answer, Listener, Request, RequestBody, Routes, Tail, error};
+use crate::front;
 use crate::tls::{self, Credentials, Session};
 
 /// Time for a request's head, and for silence between two requests.
@@ -31,8 +32,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Connections at a time; more are closed as they come. Health checks and scrapes need few.
-const CONNECTIONS_MAX: usize = 1024;
+/// Connections to metrics listeners at a time; more are closed as they come. Health checks and
+/// scrapes need few. Clients have their places from the front end.
+const METRICS_CONNECTIONS_MAX: usize = 1024;
 
 /// Why the endpoints cannot be served.
 #[derive(Debug)]
@@ -91,6 +93,7 @@ pub struct Server {
     handle: Handle,
     routes: Arc<Routes>,
     open: Arc<AtomicUsize>,
+    open_metrics: Arc<AtomicUsize>,
     stopping: watch::Sender<bool>,
     /// Taken by whoever stops the server first.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -109,7 +112,8 @@ impl Server {
         let handle = runtime.handle().clone();
         let (stopping, stop) = watch::channel(false);
         let open = Arc::new(AtomicUsize::new(0));
-        let still_open = open.clone();
+        let open_metrics = Arc::new(AtomicUsize::new(0));
+        let still_open = [open.clone(), open_metrics.clone()];
         let thread = thread::Builder::new()
             .name("http".into())
             .spawn(move || run(&runtime, stop, &still_open))
@@ -118,15 +122,17 @@ impl Server {
             handle,
             routes: Arc::new(routes),
             open,
+            open_metrics,
             stopping,
             thread: Mutex::new(Some(thread)),
         })
     }
 
     /// Serves a client connection from which `read` was read already. Called by net threads.
-    pub fn serve(&self, stream: Stream, read: Vec<u8>) {
+    pub fn serve(&self, stream: Stream, read: Vec<u8>, place: Option<front::Place>) {
         let secure = matches!(stream, Stream::Secure(..));
-        self.spawn(Listener::Client, secure, async move {
+        let held = (Place::of(&self.open), place);
+        self.spawn(Listener::Client, secure, held, async move {
             let socket = stream.open()?;
             Ok(Box::new(Rewound {
                 read,
@@ -138,7 +144,14 @@ impl Server {
 
     fn serve_metrics(&self, stream: TcpStream, address: IpAddr, tls: Option<Arc<Credentials>>) {
         let secure = tls.is_some();
-        self.spawn(Listener::Metrics, secure, async move {
+        let Some(place) = Place::of(&self.open_metrics).within(METRICS_CONNECTIONS_MAX) else {
+            tracing::warn!(
+                limit = METRICS_CONNECTIONS_MAX,
+                "closing HTTP connection; too many are open"
+            );
+            return;
+        };
+        self.spawn(Listener::Metrics, secure, place, async move {
             stream.set_nodelay(true)?;
             match tls {
                 None => Ok(Box::new(stream) as Box<dyn Socket>),
@@ -152,19 +165,13 @@ impl Server {
         &self,
         listener: Listener,
         secure: bool,
+        held: impl Send + 'static,
         open: impl Future<Output = io::Result<Box<dyn Socket>>> + Send + 'static,
     ) {
         let routes = self.routes.clone();
         let stop = self.stopping.subscribe();
-        let Some(place) = Place::take(&self.open) else {
-            tracing::warn!(
-                limit = CONNECTIONS_MAX,
-                "closing HTTP connection; too many are open"
-            );
-            return;
-        };
         self.handle.spawn(async move {
-            let _place = place;
+            let _held = held;
             match open.await {
                 Ok(socket) => converse(socket, routes, listener, secure, stop).await,
                 // The peer is gone already, or the process is out of descriptors.
@@ -251,11 +258,12 @@ impl Drop for Server {
 /// How long a stop waits for requests under way.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn run(runtime: &Runtime, mut stop: watch::Receiver<bool>, open: &AtomicUsize) {
+fn run(runtime: &Runtime, mut stop: watch::Receiver<bool>, open: &[Arc<AtomicUsize>]) {
     runtime.block_on(async {
         stopped(&mut stop).await;
         let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
-        while open.load(Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+        let is_open = || open.iter().any(|count| count.load(Relaxed) > 0);
+        while is_open() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
@@ -270,10 +278,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Place> {
-        let taken = open.fetch_add(1, Relaxed);
-        let place = Place(open.clone());
-        (taken < CONNECTIONS_MAX).then_some(place)
+    fn of(open: &Arc<AtomicUsize>) -> Place {
+        open.fetch_add(1, Relaxed);
+        Place(open.clone())
+    }
+
+    /// Itself, unless more than `limit` are taken.
+    fn within(self, limit: usize) -> Option<Place> {
+        (self.0.load(Relaxed) <= limit).then_some(self)
     }
 }
 

@@ -111,7 +111,7 @@ fn connect(server: &Server, read_ahead: usize, request: &[u8]) -> TcpStream {
     near.write_all(request).unwrap();
     let mut read = vec![0; read_ahead.min(request.len())];
     far.read_exact(&mut read).unwrap();
-    server.serve(Stream::Tcp(far), read);
+    server.serve(Stream::Tcp(far), read, None);
     near
 }
 

@@ -89,7 +89,7 @@ fn other_protocols_are_handed_over_with_what_was_read() {
     let (sender, receiver) = mpsc::channel();
     let sender = Mutex::new(sender);
     let server = Server::start_with(Limits::default(), |config| {
-        config.foreign = Some(Arc::new(move |socket: Socket, bytes: Vec<u8>| {
+        config.foreign = Some(Arc::new(move |socket: Socket, bytes: Vec<u8>, _| {
             sender.lock().unwrap().send((socket, bytes)).unwrap();
         }));
     });

@@ -69,7 +69,7 @@ fn other_protocols_are_handed_over_with_their_session() {
     let secured = Secured::new();
     let (listener, address) = secured.listener(false);
     let server = Server::listen(vec![listener], Limits::default(), |config| {
-        config.foreign = Some(Arc::new(move |socket: Socket, bytes: Vec<u8>| {
+        config.foreign = Some(Arc::new(move |socket: Socket, bytes: Vec<u8>, _| {
             sender.lock().unwrap().send((socket, bytes)).unwrap();
         }));
     });

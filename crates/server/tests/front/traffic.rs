@@ -31,7 +31,7 @@ fn each_port_speaks_what_it_is_for() {
     let listeners = bound.into_iter().map(Listener::Tcp).collect();
     let _server = Server::listen(listeners, Limits::default(), |config| {
         config.traffic = traffic.to_vec();
-        config.foreign = Some(Arc::new(|socket, read| {
+        config.foreign = Some(Arc::new(|socket, read, _| {
             assert_eq!(read, HELLO);
             if let Socket::Tcp(mut stream) = socket {
                 stream.write_all(b"hello").unwrap();

@@ -17,7 +17,7 @@ use super::super::h2::{Conn, Event, SLICES_MAX, Shared, StreamRef};
 use super::super::mailbox::Mailbox;
 use super::super::socket::{Listener, Socket};
 use super::super::stats::Stats;
-use super::super::{Foreign, Handler, Traffic};
+use super::super::{Foreign, Handler, Place, Traffic};
 use super::connection::{Connection, Connections, Stage};
 use super::handshake::Handshakes;
 use super::{Control, Message, Net, Peer, bridge_sender};
@@ -664,12 +664,16 @@ impl<H: Handler> EventLoop<H> {
         let Some(connection) = self.net.connections.remove(index) else {
             return;
         };
-        self.net.open_connections.fetch_sub(1, Relaxed);
+        let place = Place(Arc::clone(&self.net.open_connections));
         self.net.stats.closed.add(1);
         // Closing the descriptor would unregister it, but it lives on.
         let _ = epoll::delete(&self.net.epoll, &connection.socket);
         if let Some(foreign) = &self.foreign {
-            foreign(connection.socket, self.read_buffer[..length].to_vec());
+            foreign(
+                connection.socket,
+                self.read_buffer[..length].to_vec(),
+                place,
+            );
         }
     }
 

@@ -425,3 +425,44 @@ fn what_is_compacted_by_itself() {
         assert_eq!(config.compaction.auto, wanted, "{words}");
     }
 }
+
+#[test]
+fn certificates_by_words_variables_and_file() {
+    let expected = Tls {
+        cert_file: Some("c".into()),
+        key_file: Some("k".into()),
+        trusted_ca_file: Some("a".into()),
+        client_cert_auth: true,
+        allowed_hostnames: vec!["x".into(), "z".into()],
+        ..Tls::default()
+    };
+    let words = run(
+        "--cert-file c --key-file k --trusted-ca-file a --client-cert-auth \
+         --client-cert-allowed-hostname x,z",
+    );
+    assert_eq!(config(words).security.client, expected);
+    let world = World {
+        args: "",
+        env: &[
+            ("ETCD_PEER_CERT_FILE", "c"),
+            ("ETCD_PEER_KEY_FILE", "k"),
+            ("ETCD_PEER_TRUSTED_CA_FILE", "a"),
+            ("ETCD_PEER_CLIENT_CERT_AUTH", "true"),
+            ("ETCD_PEER_CERT_ALLOWED_HOSTNAME", "x,z"),
+        ],
+        file: "",
+    };
+    assert_eq!(config(world.read()).security.peer, expected);
+    let world = World {
+        args: "--config-file f",
+        env: &[],
+        file: "client-transport-security:\n  cert-file: c\n  key-file: k\n  trusted-ca-file: a\n  \
+               client-cert-auth: true\n  allowed-hostname: [x, z]\n\
+               peer-transport-security: {auto-tls: true, skip-client-san-verification: true}\n\
+               self-signed-cert-validity: 0\n",
+    };
+    let security = config(world.read()).security;
+    assert_eq!(security.client, expected);
+    assert!(security.peer.auto && security.peer.skip_san_check);
+    assert_eq!(security.self_signed_years, 1);
+}

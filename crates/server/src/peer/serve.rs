@@ -1,5 +1,6 @@
 //! The peer listeners: connections of other members, and of anybody else who finds the port.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
 
 use super::Net;
 use super::routes;
@@ -22,6 +24,9 @@ use crate::tls::{self, Credentials};
 
 /// Connections at a time; more are closed as they come. A member has about a dozen.
 const CONNECTIONS_MAX: usize = 1024;
+/// TLS handshakes under way on one listener; beyond them the oldest ones are given up, so that
+/// nobody without a certificate can keep members out.
+const HANDSHAKES_MAX: usize = 256;
 /// Time for a request's head, and for silence between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(90);
 /// Bytes of a request's head.
@@ -76,9 +81,16 @@ pub(super) fn listen(net: &Arc<Net>, listener: front::Listener) -> io::Result<()
     };
     let net = Arc::clone(net);
     tokio::spawn(async move {
+        let mut handshakes = VecDeque::new();
         loop {
             match listener.accept().await {
-                Ok((socket, from)) => admit(&net, socket, from, tls.clone()),
+                Ok((socket, address)) => match &tls {
+                    None => admit(&net, socket, name(address)),
+                    Some(tls) => {
+                        let task = shake_hands(&net, socket, address, Arc::clone(tls));
+                        bound(&mut handshakes, task);
+                    }
+                },
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a peer connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -106,16 +118,52 @@ impl Drop for Place {
     }
 }
 
-fn admit(
+fn name(address: Option<SocketAddr>) -> Arc<str> {
+    match address {
+        Some(address) => address.to_string().into(),
+        None => "@".into(),
+    }
+}
+
+/// Adds a handshake to those under way, and gives up the oldest one when there are too many.
+fn bound(handshakes: &mut VecDeque<AbortHandle>, task: AbortHandle) {
+    handshakes.push_back(task);
+    if handshakes.len() > HANDSHAKES_MAX {
+        handshakes.retain(|task| !task.is_finished());
+    }
+    if handshakes.len() > HANDSHAKES_MAX
+        && let Some(oldest) = handshakes.pop_front()
+    {
+        oldest.abort();
+    }
+}
+
+/// Admits a connection once its handshake is done.
+fn shake_hands(
     net: &Arc<Net>,
     socket: Box<dyn Socket>,
     address: Option<SocketAddr>,
-    tls: Option<Arc<Credentials>>,
-) {
-    let from: Arc<str> = match address {
-        Some(address) => address.to_string().into(),
-        None => "@".into(),
-    };
+    credentials: Arc<Credentials>,
+) -> AbortHandle {
+    let net = Arc::clone(net);
+    let task = tokio::spawn(async move {
+        let from = name(address);
+        match secured(socket, address, &credentials).await {
+            Ok(socket) => admit(&net, socket, from),
+            Err(error) => {
+                let address = &*from;
+                tracing::warn!(
+                    "remote-addr" = address,
+                    error,
+                    "rejected connection on peer endpoint"
+                );
+            }
+        }
+    });
+    task.abort_handle()
+}
+
+fn admit(net: &Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
     let Some(place) = Place::take(&net.connections) else {
         tracing::warn!(
             %from,
@@ -127,21 +175,7 @@ fn admit(
     let net = Arc::clone(net);
     tokio::spawn(async move {
         let _place = place;
-        let socket = match tls {
-            None => Ok(socket),
-            Some(credentials) => secured(socket, address, &credentials).await,
-        };
-        match socket {
-            Ok(socket) => converse(net, socket, from).await,
-            Err(error) => {
-                let address = &*from;
-                tracing::warn!(
-                    "remote-addr" = address,
-                    error,
-                    "rejected connection on peer endpoint"
-                );
-            }
-        }
+        converse(net, socket, from).await;
     });
 }
 
@@ -187,5 +221,40 @@ async fn converse(net: Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, %from, "peer connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_handshake_is_given_up() {
+        let mut handshakes = VecDeque::new();
+        let endless: Vec<_> = (0..=HANDSHAKES_MAX)
+            .map(|_| tokio::spawn(std::future::pending::<()>()))
+            .collect();
+        for task in &endless {
+            bound(&mut handshakes, task.abort_handle());
+        }
+        let mut endless = endless.into_iter();
+        let first = endless.next().expect("there are some").await;
+        assert!(first.is_err_and(|error| error.is_cancelled()));
+        assert!(endless.all(|task| !task.is_finished()));
+        assert_eq!(handshakes.len(), HANDSHAKES_MAX);
+    }
+
+    #[tokio::test]
+    async fn handshakes_that_are_done_make_room() {
+        let mut handshakes = VecDeque::new();
+        let endless = tokio::spawn(std::future::pending::<()>());
+        bound(&mut handshakes, endless.abort_handle());
+        for _ in 0..4 * HANDSHAKES_MAX {
+            let done = tokio::spawn(async {});
+            let task = done.abort_handle();
+            done.await.expect("nothing to fail");
+            bound(&mut handshakes, task);
+        }
+        assert!(!endless.is_finished() && handshakes.len() <= HANDSHAKES_MAX);
     }
 }

@@ -71,11 +71,10 @@ impl SecureSocket {
             while waiting > 0 {
                 let space = buffer.get_mut(filled..).unwrap_or_default();
                 let read = self.session.reader().read(space)?;
-                assert!(
-                    read > 0,
-                    "{} bytes have no room for {waiting}",
-                    buffer.len()
-                );
+                if read == 0 {
+                    let why = format!("{waiting} bytes do not fit into {}", buffer.len());
+                    return Err(io::Error::other(why));
+                }
                 filled += read;
                 waiting -= read;
             }

@@ -492,6 +492,62 @@ async fn members_by_their_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_change_their_authority_under_load() {
+    // Go's etcd reads its authorities once.
+    if !is_ours() {
+        return;
+    }
+    let (old, new) = (Pki::new().unwrap(), Pki::new().unwrap());
+    let peer = old.leaf("peer", "peer").unwrap();
+    let (of_old, of_new) = (
+        old.leaf("old", "peer").unwrap(),
+        new.leaf("new", "peer").unwrap(),
+    );
+    let bundle = old.path("bundle.pem");
+    replace(&old.path("chain.pem"), &bundle);
+    let mut all = peer_flags(&old, &peer);
+    all.push(format!("--peer-trusted-ca-file={}", bundle.display()));
+    let mut cluster = Cluster::start(&all);
+    let plain = format!("http://{}", cluster.members[0].address());
+    let load = Load::start(Client::connect(Config::new(vec![plain])).await.unwrap());
+    load.go_on();
+    let ports: Vec<u16> = cluster.peers.iter().map(SocketAddr::port).collect();
+    // Whether every member lets somebody in, or every member does not.
+    let all_let_in = |leaf: &Leaf, authority: &Path, want: bool| {
+        let mut ports = ports.iter();
+        ports.all(|port| {
+            let url = format!("https://localhost:{port}/version");
+            curl(authority, Some(leaf), &["--no-alpn", &url]).done == want
+        })
+    };
+    let (by_old, by_new) = (old.path("chain.pem"), new.path("chain.pem"));
+    // First both are trusted, then everybody shows a certificate of the new one, then it alone
+    // is trusted.
+    let chain = |pki: &Pki| fs::read_to_string(pki.path("chain.pem")).unwrap();
+    fs::write(old.path("both.pem"), chain(&old) + &chain(&new)).unwrap();
+    replace(&old.path("both.pem"), &bundle);
+    wait_until("both are trusted", || all_let_in(&of_new, &by_old, true));
+    replace(&of_new.certificate, &peer.certificate);
+    replace(&of_new.key, &peer.key);
+    wait_until("the new ones are shown", || {
+        all_let_in(&of_old, &by_new, true)
+    });
+    replace(&by_new, &bundle);
+    wait_until("the old one is not trusted", || {
+        all_let_in(&of_old, &by_new, false)
+    });
+    assert!(all_let_in(&of_new, &by_new, true));
+    load.go_on();
+    load.end().await;
+    // Connections that stand went on; these are made anew.
+    for member in &mut cluster.members {
+        member.restart().unwrap();
+    }
+    cluster.assert_replicates().await;
+    assert!(all_let_in(&of_new, &by_new, true) && all_let_in(&of_old, &by_new, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_with_certificates_made_at_start() {
     let cluster = Cluster::start(&["--peer-auto-tls".into()]);
     cluster.assert_replicates().await;

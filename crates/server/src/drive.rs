@@ -108,12 +108,15 @@ impl Shared {
         }
     }
 
-    /// Tells the peer thread who the members are.
-    pub(crate) fn hand_members_to_peers(&self) {
+    /// Tells the peer thread who the members are; `founders` while the state knows none.
+    pub(crate) fn hand_members_to_peers(&self, founders: &[state::Member]) {
         let members = self.view.members();
         let each = |member: &state::Member| (MemberId(member.id), member.peer_urls.clone());
-        self.peers
-            .push(ToPeers::Members(members.iter().map(each).collect()));
+        let mut listed: Vec<_> = members.iter().map(each).collect();
+        if listed.is_empty() {
+            listed = founders.iter().map(each).collect();
+        }
+        self.peers.push(ToPeers::Members(listed));
     }
 
     /// A change of the membership with all that it is decided on.

@@ -67,12 +67,17 @@ pub fn start(
     stopper: Stopper,
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
-    let member = Member::boot(&fs, &settings(config)?)?;
+    let member = Member::boot(&fs, &settings(config, tls.peer.as_ref())?)?;
     report(&member);
     let metrics = Arc::new(Metrics::new(&config.gates, config.limits.quota_bytes));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
-    let drive = start::start(member, fs, config, Arc::clone(&metrics), mailboxes.clone())?;
+    let metrics_of_drive = Arc::clone(&metrics);
+    let outside = start::Outside {
+        mailboxes: mailboxes.clone(),
+        stopper: stopper.clone(),
+    };
+    let drive = start::start(member, fs, config, metrics_of_drive, outside)?;
     let post = Post::new(mailboxes.clone(), Arc::clone(&drive.shared.desk));
     let watch = tls.watch()?;
     let sides = peer::Sides {
@@ -201,11 +206,40 @@ fn founders(config: &Config) -> Result<Vec<(String, Vec<Url>)>, String> {
     if has_log(dir.wal()) {
         return Ok(Vec::new());
     }
-    let members = config.initial_cluster()?.members;
-    if !config.cluster.new {
-        return Err("--initial-cluster-state=existing is not supported yet".into());
+    Ok(config.initial_cluster()?.members)
+}
+
+/// What the members of a running cluster say about it, for a first start.
+///
+/// # Errors
+/// This member has been part of the cluster that it is to found, or nobody can be asked.
+fn running(
+    config: &Config,
+    tls: Option<&Arc<tls::Credentials>>,
+    initial: &[(String, Vec<Url>)],
+) -> Result<Option<node::boot::Running>, String> {
+    let others = initial.iter().filter(|(name, _)| *name != config.name);
+    let urls: Vec<Url> = others.flat_map(|(_, urls)| urls.clone()).collect();
+    if urls.is_empty() {
+        return Ok(None);
     }
-    Ok(members)
+    let found = peer::ask_members(config, tls, &urls).map_err(|error| error.to_string())?;
+    if !config.cluster.new {
+        return Ok(found);
+    }
+    let own: Vec<String> = config
+        .cluster
+        .advertise_peer
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let id = api::ids::member_id(&own, &config.cluster.token, None);
+    let members = found.map_or_else(Vec::new, |running| running.members);
+    let published = |member: &state::Member| member.id == id.0 && !member.client_urls.is_empty();
+    match members.iter().any(published) {
+        true => Err(format!("member {id} has already been bootstrapped")),
+        false => Ok(None),
+    }
 }
 
 fn has_log(dir: &Path) -> bool {
@@ -217,8 +251,12 @@ fn has_log(dir: &Path) -> bool {
     names.any(|name| name.as_encoded_bytes().ends_with(b".wal"))
 }
 
-fn settings(config: &Config) -> Result<member::Config, String> {
+fn settings(
+    config: &Config,
+    tls: Option<&Arc<tls::Credentials>>,
+) -> Result<member::Config, String> {
     let initial = founders(config)?;
+    let running = running(config, tls, &initial)?;
     let text = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     let election = config.raft.heartbeat * config.raft.election_ticks;
     let now = SystemTime::now()
@@ -240,8 +278,8 @@ fn settings(config: &Config) -> Result<member::Config, String> {
         } else {
             InitialState::Existing
         },
-        running: None,
-        force_new_cluster: false,
+        running,
+        force_new_cluster: config.raw.bool("force-new-cluster"),
         client_urls: text(&config.cluster.advertise_client),
         tick_ms: config.raft.heartbeat.as_millis() as u64,
         election_ticks: config.raft.election_ticks as usize,

@@ -21,6 +21,7 @@ mod client;
 mod cluster;
 mod contacts;
 mod head;
+mod join;
 mod link;
 mod outbox;
 mod pipeline;
@@ -30,6 +31,7 @@ mod reader;
 mod router;
 mod routes;
 mod serve;
+mod snapshot;
 mod socket;
 mod upload;
 mod versions;
@@ -43,8 +45,10 @@ use std::time::Duration;
 
 use api::Status;
 use api::ids::MemberId;
+use node::boot::Running;
 use node::machine::Token;
 use node::raft::Message;
+use storage::datadir::DataDir;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
@@ -111,6 +115,10 @@ struct Net {
     connections: Arc<AtomicUsize>,
     /// Room for the bodies of requests.
     uploads: Semaphore,
+    /// Places for databases that arrive.
+    arriving: Semaphore,
+    /// Where they go.
+    dir: DataDir,
     stopper: Stopper,
     /// The way to the net threads.
     post: Mutex<Post>,
@@ -213,6 +221,30 @@ pub(crate) struct Sides {
     pub(crate) tls: Option<Arc<Credentials>>,
 }
 
+/// A time limit of the configuration, which is not below the least.
+fn limit(config: &Config, flag: &str) -> Duration {
+    let ns = u64::try_from(config.raw.duration_ns(flag)).unwrap_or(0);
+    Duration::from_nanos(ns).max(LIMIT_MIN)
+}
+
+fn dialer(config: &Config, tls: Option<Arc<Credentials>>) -> Arc<Dialer> {
+    let election = config.raft.heartbeat * config.raft.election_ticks;
+    let write_limit = limit(config, "raft-write-timeout");
+    Arc::new(Dialer::new(DIAL_BASE + election / 5, write_limit, tls))
+}
+
+/// What the members at these URLs say about their cluster; `None` when nobody answers. Blocks.
+///
+/// # Errors
+/// The system refuses an epoll instance.
+pub(crate) fn ask_members(
+    config: &Config,
+    tls: Option<&Arc<Credentials>>,
+    urls: &[Url],
+) -> io::Result<Option<Running>> {
+    join::ask(urls, &dialer(config, tls.cloned()))
+}
+
 /// The thread that talks to the other members.
 pub(crate) struct Peers {
     outbox: Arc<Outbox>,
@@ -241,13 +273,6 @@ impl Peers {
             .iter()
             .map(ToString::to_string)
             .collect();
-        let election = config.raft.heartbeat * config.raft.election_ticks;
-        let limit = |flag| {
-            let ns = u64::try_from(config.raw.duration_ns(flag)).unwrap_or(0);
-            Duration::from_nanos(ns).max(LIMIT_MIN)
-        };
-        let write_limit = limit("raft-write-timeout");
-        let dial_limit = DIAL_BASE + election / 5;
         let net = Arc::new(Net {
             identity: Identity {
                 member: shared.member,
@@ -256,12 +281,14 @@ impl Peers {
             },
             shared: Arc::clone(shared),
             metrics: Arc::clone(&shared.metrics),
-            dialer: Arc::new(Dialer::new(dial_limit, write_limit, sides.tls)),
-            read_limit: limit("raft-read-timeout"),
-            write_limit,
+            dialer: dialer(config, sides.tls),
+            read_limit: limit(config, "raft-read-timeout"),
+            write_limit: limit(config, "raft-write-timeout"),
             known: Mutex::default(),
             connections: Arc::default(),
             uploads: Semaphore::new(upload::PIECES_MAX),
+            arriving: Semaphore::new(snapshot::ARRIVING_MAX),
+            dir: DataDir::new(&config.data_dir, config.wal_dir.as_deref()),
             stopper,
             post: Mutex::new(post),
             request_limit: config.raft.request_timeout(),

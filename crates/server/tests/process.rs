@@ -203,7 +203,8 @@ fn what_cannot_be_founded() {
         ),
         (
             "--initial-cluster-state=existing",
-            "--initial-cluster-state=existing is not supported yet",
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information \
+             from the given URLs",
         ),
     ];
     for (flag, want) in cases {

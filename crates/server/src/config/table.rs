@@ -413,7 +413,7 @@ pub const FLAGS: &[Flag] = &[
     flag(Features, Later, "max-learners", Int, "1",
         "Learners that a cluster may have at a time."),
 
-    flag(Unsafe, Refused, "force-new-cluster", Bool, "false",
+    flag(Unsafe, Acts, "force-new-cluster", Bool, "false",
         "Start as the only member of the cluster, whoever else was in it."),
     flag(Unsafe, Later, "unsafe-no-fsync", Bool, "false",
         "Acknowledge writes before they are on disk; a crash then loses data."),

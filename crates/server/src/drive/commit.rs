@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use node::machine::Token;
-use node::member::{self, Snapshot};
+use node::member::{self, Installer, Outgoing, Snapshot};
+use node::raft::Message;
 use storage::backend::Committer;
 use storage::datadir::DataDir;
 use storage::fs::Fs;
+use storage::log::SnapshotMeta;
 use tokio::sync::oneshot;
 
 use super::Shared;
@@ -18,6 +20,8 @@ use super::mailbox::Mailbox;
 use super::persist::WalSlot;
 use super::post::{Mail, Post};
 use super::stop::fatal;
+use super::sweep::ToSweep;
+use crate::peer::ToPeers;
 
 /// What the commit thread is told.
 pub(crate) enum ToCommit {
@@ -31,6 +35,10 @@ pub(crate) enum ToCommit {
     Pin(Token),
     /// Defragment the database, in steps beside the commits.
     Defragment(Token),
+    /// Pin the database and let the peer thread send it.
+    Send(Box<Message>),
+    /// Put a received database in place.
+    Install(SnapshotMeta),
     /// Write a raft snapshot.
     Snapshot(Snapshot),
     /// Commit and end.
@@ -52,6 +60,7 @@ pub(crate) struct CommitThread {
     /// `--backend-batch-interval`
     pub(crate) interval: Duration,
     pub(crate) defrag: Defragmenter,
+    pub(crate) installer: Installer,
 }
 
 impl CommitThread {
@@ -87,6 +96,8 @@ impl CommitThread {
                     }
                     ToCommit::Pin(token) => self.pin(token),
                     ToCommit::Defragment(token) => self.defrag.ask(token),
+                    ToCommit::Send(message) => self.send(*message),
+                    ToCommit::Install(meta) => self.install(&meta),
                     ToCommit::Snapshot(snapshot) => self.snapshot(&snapshot),
                     ToCommit::Stop => {
                         self.commit();
@@ -121,6 +132,35 @@ impl CommitThread {
             Err(error) => fatal("commit to the database", &error),
         }
         self.post.deliver();
+    }
+
+    fn send(&mut self, message: Message) {
+        match Outgoing::pin(&mut self.committer, message) {
+            Ok(outgoing) => {
+                let outgoing = ToPeers::Database(Box::new(outgoing));
+                self.shared.peers.push(outgoing);
+            }
+            Err(error) => fatal("pin the database for a member", &error),
+        }
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta) {
+        let installed = match self.installer.install(meta) {
+            Ok(installed) => installed,
+            Err(error) => fatal("put a received database in place", &error),
+        };
+        let machine = installed.map(|installed| {
+            self.committer = installed.committer;
+            self.defrag.restart();
+            self.shared.sweep.push(ToSweep::Replace(installed.sweep));
+            Box::new(installed.machine)
+        });
+        tracing::info!(
+            index = meta.index.0,
+            term = meta.term.0,
+            "applied a received snapshot"
+        );
+        self.core.push(ToCore::Installed(meta.index, machine));
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) {

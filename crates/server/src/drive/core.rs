@@ -16,6 +16,7 @@ use node::member::Snapshot;
 use node::raft::{ConfChange, Message};
 use state::{Applied, ChangeKind, Effect, Machine, RaftChange};
 use storage::log::{Entry, LogIndex};
+use tokio::sync::oneshot;
 
 use super::Shared;
 use super::commit::ToCommit;
@@ -28,6 +29,7 @@ use super::stop::fatal;
 use super::sweep::ToSweep;
 use crate::front::CallId;
 use crate::peer::{Batch, ToPeers};
+use crate::shutdown::Stopper;
 
 /// A batch up to this many entries is synced on the core thread.
 const INLINE_ENTRIES_MAX: usize = 32;
@@ -46,6 +48,15 @@ pub(crate) enum ToCore {
     Unreachable(MemberId),
     /// What the other members run, as far as they could be asked.
     Versions(Vec<(MemberId, Option<String>)>),
+    /// A database was sent to a member, or could not be.
+    SnapshotSent {
+        peer: MemberId,
+        arrived: bool,
+    },
+    /// A database arrived and is durable; whoever received it waits until the node knows of it.
+    Received(Box<Message>, oneshot::Sender<()>),
+    /// A received database is in place; the machine of its state, when it is a new one.
+    Installed(LogIndex, Option<Box<Machine>>),
     Reconfigure(Box<Reconfigure>),
     /// Let another member lead.
     MoveLeader {
@@ -79,6 +90,7 @@ pub(crate) struct Core {
     pub(crate) slow_apply: Duration,
     pub(crate) compactor: Option<Compactor>,
     pub(crate) stopping: bool,
+    pub(crate) stopper: Stopper,
     /// The stop waits until somebody else leads.
     pub(crate) hands_over: bool,
     /// The revision that watchers were last told of.
@@ -134,6 +146,15 @@ impl Core {
                         token,
                     });
                 }
+                ToCore::SnapshotSent { peer, arrived } => {
+                    self.step(Input::ReportSnapshot { peer, arrived });
+                }
+                ToCore::Received(message, handled) => {
+                    self.step(Input::Received(message));
+                    // The sender may have hung up.
+                    let _ = handled.send(());
+                }
+                ToCore::Installed(index, machine) => self.on_installed(index, machine),
                 ToCore::Versions(answers) => self.step(Input::Versions(answers)),
                 ToCore::Persisted(number) => self.step(Input::Persisted { number }),
                 ToCore::SnapshotTaken(index) => self.step(Input::SnapshotTaken { index }),
@@ -200,7 +221,15 @@ impl Core {
             // etcd's answer is empty.
             Output::Transferred(token) => self.post.put(Mail::Answer(token, Ok(Vec::new()))),
             Output::AskVersions => self.shared.peers.push(ToPeers::AskVersions),
-            Output::SendSnapshot(_) | Output::InstallSnapshot(_) | Output::Removed => {}
+            Output::SendSnapshot(message) => self.commits.push(ToCommit::Send(message)),
+            Output::InstallSnapshot(meta) => self.commits.push(ToCommit::Install(meta)),
+            Output::Removed => {
+                tracing::warn!(
+                    "server error: the member has been permanently removed from the cluster; \
+                     data-dir used by this member must be removed"
+                );
+                self.stopper.stop();
+            }
         }
     }
 
@@ -252,6 +281,23 @@ impl Core {
         }
     }
 
+    /// The state was replaced by that of a received database.
+    fn on_installed(&mut self, index: LogIndex, machine: Option<Box<Machine>>) {
+        if let Some(machine) = machine {
+            self.machine = *machine;
+            let view = &self.shared.view;
+            self.shared.lessor.replace(&view.leases());
+            self.shared.on_alarms();
+            self.shared.hand_members_to_peers(&[]);
+            let version = view.members().cluster_version().map(str::to_owned);
+            if let Some(version) = version {
+                self.shared.on_cluster_version(&version);
+                self.step(Input::ClusterVersion(version));
+            }
+        }
+        self.step(Input::Installed { index });
+    }
+
     /// A leader lets another member lead before it goes, so that the cluster misses nobody.
     fn begin_stop(&mut self) {
         self.stopping = true;
@@ -285,7 +331,8 @@ impl Core {
     fn persist(&mut self, batch: Persist, answers: &mut Vec<Input>) {
         // Followers write while this member does.
         self.send();
-        if batch.must_sync && batch.entries.len() > INLINE_ENTRIES_MAX {
+        let is_large = batch.must_sync && batch.entries.len() > INLINE_ENTRIES_MAX;
+        if is_large || batch.snapshot.is_some() {
             self.wal.queue.push(Job::Write(batch));
             return;
         }
@@ -366,7 +413,7 @@ impl Core {
             }
             Effect::ConfChanged { change } => {
                 if change.is_some() {
-                    self.shared.hand_members_to_peers();
+                    self.shared.hand_members_to_peers(&[]);
                 }
                 let change = change.and_then(raft_change);
                 answers.push(Input::ConfChange { index, change });

@@ -72,6 +72,13 @@ impl Defragmenter {
         })
     }
 
+    /// The database is another one now: a run under way begins anew.
+    pub(crate) fn restart(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.defrag = Defrag::default();
+        }
+    }
+
     /// When the next step is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.run.as_ref().map(|run| run.next)

@@ -19,6 +19,7 @@ pub(crate) struct Lessor {
     origin: Instant,
     /// Added to every lease when this member becomes leader.
     election: Duration,
+    config: ClockConfig,
     inner: Mutex<Inner>,
 }
 
@@ -45,16 +46,18 @@ impl Lessor {
         retry: Duration,
         checkpoints: bool,
     ) -> Lessor {
-        let mut clock = LeaseClock::new(ClockConfig {
+        let config = ClockConfig {
             retry_ms: retry.as_millis() as u64,
             checkpoints,
-        });
+        };
+        let mut clock = LeaseClock::new(config);
         for lease in leases {
             clock.restore(lease.id, lease.ttl, lease.remaining);
         }
         Lessor {
             origin: Instant::now(),
             election,
+            config,
             inner: Mutex::new(Inner {
                 clock,
                 waiting: HashMap::new(),
@@ -81,6 +84,15 @@ impl Lessor {
             inner.clock.demote();
         }
         inner.waiting.drain().flat_map(|(_, calls)| calls).collect()
+    }
+
+    /// The state was replaced; this member does not lead.
+    pub(super) fn replace(&self, leases: &[LeaseView]) {
+        let mut clock = LeaseClock::new(self.config);
+        for lease in leases {
+            clock.restore(lease.id, lease.ttl, lease.remaining);
+        }
+        self.lock().clock = clock;
     }
 
     pub(super) fn on_granted(&self, id: i64, ttl: i64) {

@@ -4,6 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use node::machine::Persist;
+use node::member;
+use storage::datadir::DataDir;
+use storage::fs::Fs;
 use storage::wal::Wal;
 
 use super::core::ToCore;
@@ -17,6 +20,8 @@ pub(crate) struct WalSlot {
     wal: Mutex<Wal>,
     pub(crate) queue: Mailbox<Job>,
     metrics: Arc<Metrics>,
+    fs: Arc<dyn Fs>,
+    dir: DataDir,
 }
 
 /// What the WAL thread does.
@@ -26,11 +31,13 @@ pub(crate) enum Job {
 }
 
 impl WalSlot {
-    pub(crate) fn new(wal: Wal, metrics: Arc<Metrics>) -> WalSlot {
+    pub(crate) fn new(wal: Wal, metrics: Arc<Metrics>, fs: Arc<dyn Fs>, dir: DataDir) -> WalSlot {
         WalSlot {
             wal: Mutex::new(wal),
             queue: Mailbox::new(),
             metrics,
+            fs,
+            dir,
         }
     }
 
@@ -42,6 +49,12 @@ impl WalSlot {
     /// what a failed sync left behind may not be built upon.
     pub(crate) fn write(&self, batch: &Persist) {
         let mut wal = self.lock();
+        if batch.snapshot.is_some() {
+            if let Err(error) = member::persist(&*self.fs, &self.dir, &mut wal, batch) {
+                fatal("record a received snapshot", &error);
+            }
+            return;
+        }
         let begin = Instant::now();
         if let Err(error) = wal.append(batch.hard_state, &batch.entries) {
             fatal("append to the write-ahead log", &error);

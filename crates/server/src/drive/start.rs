@@ -24,6 +24,7 @@ use super::{Limits, Shared};
 use crate::config::Config;
 use crate::front;
 use crate::metrics::Metrics;
+use crate::shutdown::Stopper;
 
 /// Part of the time that a request may take which does not depend on elections.
 const REQUEST_BASE: Duration = Duration::from_secs(5);
@@ -40,7 +41,15 @@ pub(crate) struct Drive {
     commit: JoinHandle<()>,
 }
 
-/// Starts the threads of a member; its results go to `mailboxes`, one for each net thread.
+/// Whom a member's threads talk to.
+pub(crate) struct Outside {
+    /// Where results go, one for each net thread.
+    pub(crate) mailboxes: Vec<front::Mailbox<Mail>>,
+    /// Ends the process when the member is none any more.
+    pub(crate) stopper: Stopper,
+}
+
+/// Starts the threads of a member.
 ///
 /// # Errors
 /// A thread could not be started.
@@ -49,15 +58,14 @@ pub(crate) fn start(
     fs: Arc<dyn Fs>,
     config: &Config,
     metrics: Arc<Metrics>,
-    mailboxes: Vec<front::Mailbox<Mail>>,
+    outside: Outside,
 ) -> io::Result<Drive> {
+    let Outside { mailboxes, stopper } = outside;
     let shared = Arc::new(share(&member, config, Arc::clone(&metrics)));
-    shared.hand_members_to_peers();
-    if let Some(version) = member.view.members().cluster_version() {
-        shared.on_cluster_version(version);
-    }
+    announce(&shared, &member);
     let post = || Post::new(mailboxes.clone(), Arc::clone(&shared.desk));
-    let wal = Arc::new(WalSlot::new(member.wal, metrics));
+    let wal = WalSlot::new(member.wal, metrics, Arc::clone(&fs), member.dir.clone());
+    let wal = Arc::new(wal);
     let sweep = SweepThread::new(&shared, member.sweep, post(), config.compaction.sleep);
     let hashing = HashThread {
         shared: Arc::clone(&shared),
@@ -76,6 +84,7 @@ pub(crate) fn start(
         core: Arc::clone(&shared.core),
         post: post(),
         defrag: Defragmenter::new(Arc::clone(&shared)),
+        installer: member.installer,
         interval: config.backend.batch_interval,
     };
     let core = Core {
@@ -95,6 +104,7 @@ pub(crate) fn start(
         compactor: compactor(config, &shared),
         stopping: false,
         hands_over: false,
+        stopper,
         announced: 0,
     };
     let wal_thread = {
@@ -112,6 +122,14 @@ pub(crate) fn start(
         wal_thread,
         shared,
     })
+}
+
+/// Tells the threads to come what the state knows already.
+fn announce(shared: &Shared, member: &Member) {
+    shared.hand_members_to_peers(&member.founders);
+    if let Some(version) = member.view.members().cluster_version() {
+        shared.on_cluster_version(version);
+    }
 }
 
 fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {

@@ -31,6 +31,8 @@ pub(crate) enum ToSweep {
     },
     /// The cluster agreed on this version, or had it at boot.
     Migrate(String),
+    /// The state was replaced; this is the sweep of the new one.
+    Replace(Sweep),
     Stop,
 }
 
@@ -91,6 +93,10 @@ impl SweepThread {
                         self.answer();
                     }
                     ToSweep::Migrate(version) => self.migrate(&version),
+                    ToSweep::Replace(sweep) => {
+                        self.sweep = sweep;
+                        next_step = Some(Instant::now());
+                    }
                     ToSweep::Stop => return,
                 }
             }

@@ -68,6 +68,7 @@ impl From<hyper::Error> for Error {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    pub(super) headers: http::HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -136,6 +137,7 @@ impl Client {
             let (parts, body) = self.send(url, request).await?.into_parts();
             Ok(Answer {
                 status: parts.status,
+                headers: parts.headers,
                 body: read_whole(body).await?,
             })
         });

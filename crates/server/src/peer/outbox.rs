@@ -5,11 +5,14 @@ use std::task::{Poll, Waker};
 
 use api::ids::MemberId;
 use node::machine::Token;
+use node::member::Outgoing;
 use node::raft::Message;
 
 /// What the peer thread is told.
 pub(crate) enum ToPeers {
     Send(Vec<Message>),
+    /// Send a database.
+    Database(Box<Outgoing>),
     /// The members of the cluster are now these, with their peer URLs.
     Members(Vec<(MemberId, Vec<String>)>),
     /// Ask the other members what they run.

@@ -8,7 +8,7 @@ use node::raft::Message;
 
 use super::link::Lane;
 use super::outbox::ToPeers;
-use super::{Known, Net, pipeline, probe, promote, reader, versions};
+use super::{Known, Net, pipeline, probe, promote, reader, snapshot, versions};
 use crate::config::Url;
 
 /// Runs for as long as the thread.
@@ -17,6 +17,9 @@ pub(super) async fn run(net: &Arc<Net>) {
         for item in net.shared.peers.take().await {
             match item {
                 ToPeers::Send(messages) => send(net, messages),
+                ToPeers::Database(outgoing) => {
+                    tokio::spawn(snapshot::send(Arc::clone(net), *outgoing));
+                }
                 ToPeers::Members(members) => follow(net, members),
                 ToPeers::Promote { id, token } => {
                     tokio::spawn(promote::forward(Arc::clone(net), id, token));

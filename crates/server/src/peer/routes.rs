@@ -14,7 +14,7 @@ use super::body::StreamBody;
 use super::head::Incompatible;
 use super::link::Lane;
 use super::upload::{self, ReadError};
-use super::{Batch, Net, cluster, head};
+use super::{Batch, Net, cluster, head, snapshot};
 use crate::http::{self as plain, Answer, Body};
 use crate::log::Timestamp;
 
@@ -29,6 +29,10 @@ pub(super) async fn answer(net: &Arc<Net>, request: Request<Incoming>, from: &st
     }
     let mut answer = match path.as_str() {
         "/raft" => pipeline(net, request, from).await,
+        "/raft/snapshot" => {
+            remember(net, request.headers());
+            snapshot::receive(net, request, from).await
+        }
         "/raft/probing" => probing(),
         _ => cluster::answer(net, request, &path).await,
     };

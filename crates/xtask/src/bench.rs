@@ -356,15 +356,23 @@ impl Stage<'_> {
 impl Figures {
     fn new(measured: &Measured<Mark>, writes: bool) -> Self {
         let (before, after) = &measured.marks;
-        let calls = (measured.completed + measured.failed).max(1) as f64;
+        // What is per call, or of calls, is unknown when there was none.
+        let calls = match measured.completed + measured.failed {
+            0 => f64::NAN,
+            calls => calls as f64,
+        };
+        let latency = |share| match measured.completed {
+            0 => f64::NAN,
+            _ => measured.latencies.quantile_us(share),
+        };
         let server_cpu = after.server.cpu - before.server.cpu;
         let client_cpu = after.client.cpu - before.client.cpu;
         let busy = after.busy - before.busy;
         let written = after.written - before.written;
         Self {
             throughput: measured.completed as f64 / measured.seconds,
-            p50_us: measured.latencies.quantile_us(0.5),
-            p99_us: measured.latencies.quantile_us(0.99),
+            p50_us: latency(0.5),
+            p99_us: latency(0.99),
             server_cpu_us: server_cpu * 1e6 / calls,
             client_cpu_us: client_cpu * 1e6 / calls,
             resident_mib: after.server.resident / MIB,

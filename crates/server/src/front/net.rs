@@ -107,11 +107,18 @@ impl Net {
         self.touch(call, |conn, at| conn.queued_bytes(at)).flatten()
     }
 
-    /// Whether answers of all connections that wait for their clients take half of what they may
-    /// ([`super::Limits::queued_bytes_max`]): nobody should add to a queue that exists.
-    pub fn is_crowded(&self) -> bool {
-        let shared = &self.shared;
-        shared.queued_bytes.load(Relaxed) > shared.limits.queued_bytes_max / 2
+    /// How much may be queued on a call before whoever has more to tell should wait: `usual`, but
+    /// next to nothing while answers that wait for their clients, of all connections together,
+    /// take half of [`super::Limits::queued_bytes_max`]. `None`: they take all of it, and nothing
+    /// should be queued at all.
+    pub fn queue_room(&self, usual: u64) -> Option<u64> {
+        let queued = self.shared.queued_bytes.load(Relaxed);
+        let queued_max = self.shared.limits.queued_bytes_max;
+        match queued {
+            _ if queued >= queued_max => None,
+            _ if queued > queued_max / 2 => Some(0),
+            _ => Some(usual),
+        }
     }
 
     /// Answers a unary call with an encoded message. False if the call is gone.

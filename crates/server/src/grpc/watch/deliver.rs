@@ -233,12 +233,9 @@ impl Hub {
     /// Whether nothing may be added to a stream's queue; its client is then asked for nothing.
     pub(super) fn is_choked(&mut self, net: &mut Net, stream: usize) -> bool {
         let stream = &mut self.streams[stream];
-        let queued_max = if net.is_crowded() {
-            0
-        } else {
-            QUEUED_BYTES_MAX
-        };
-        if !stream.choked && net.queued_bytes(stream.call).unwrap_or(0) > queued_max {
+        let room = net.queue_room(QUEUED_BYTES_MAX);
+        let queued = net.queued_bytes(stream.call).unwrap_or(0);
+        if !stream.choked && room.is_none_or(|room| queued > room) {
             stream.choked = true;
             self.choked += 1;
             net.hold(stream.call);
@@ -248,7 +245,7 @@ impl Hub {
 
     /// Lets streams go on that were choked with too little queued for being told when it is gone.
     pub(super) fn revive(&mut self, net: &mut Net) {
-        if self.choked == 0 || net.is_crowded() {
+        if self.choked == 0 || net.queue_room(REVIVED_BYTES_MAX) != Some(REVIVED_BYTES_MAX) {
             return;
         }
         let streams = self.streams.iter().filter(|(_, stream)| stream.choked);

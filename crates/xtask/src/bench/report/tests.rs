@@ -106,9 +106,30 @@ fn lagging_watchers_are_compared_with_none() {
         ],
         sides: [side(), side()],
     };
+    let line = report.markdown();
+    assert!(line.contains("| put beside 100 that lag and wait | 1×10 | 0.95 |"));
     let [beside] = &report.beside()[..] else {
         panic!("one row lags");
     };
     assert_eq!(beside.throughput, [Some(0.95), Some(0.0)]);
     assert_eq!(beside.p99[1], None);
+}
+
+#[test]
+fn what_was_not_measured_is_not_shown_as_zero() {
+    let line = Line {
+        row: "put",
+        shape: Shape {
+            connections: 1,
+            streams: 1,
+        },
+        ours: medians(&[turn(100.0, 50.0)], 0),
+        reference: medians(&[turn(0.0, f64::NAN)], 0),
+    };
+    let mut out = String::new();
+    line.write_markdown(&mut out).unwrap();
+    assert!(
+        out.starts_with("| put | 1×1 | 100 / 0.00| 50.0 / –|"),
+        "{out}"
+    );
 }

@@ -11,6 +11,7 @@ use node::machine::{Input, Output, Persist, Proposal, Token};
 use node::member::{self, Member, Snapshot};
 use node::raft::ConfChange;
 use state::{Effect, Step};
+use storage::bolt::Defrag;
 use storage::fs::Fs;
 use storage::log::{Entry, EntryKind, LogIndex};
 use storage::simfs::{Faults, Rng, SimFs};
@@ -42,19 +43,21 @@ pub enum Kind {
     Core,
     Commit,
     Sweep,
+    Defragment,
     Snapshot,
     Tick,
     Check,
 }
 
 /// Every kind of step with its usual weight.
-pub const STEPS: [(Kind, u64); 9] = [
+pub const STEPS: [(Kind, u64); 10] = [
     (Kind::Propose, 20),
     (Kind::Read, 8),
     (Kind::Wal, 30),
     (Kind::Core, 22),
     (Kind::Commit, 6),
     (Kind::Sweep, 5),
+    (Kind::Defragment, 2),
     (Kind::Snapshot, 6),
     (Kind::Tick, 3),
     (Kind::Check, 2),
@@ -102,6 +105,8 @@ pub struct Life<'a> {
     core: VecDeque<Output>,
     wal: VecDeque<WalTask>,
     snapshot: Option<SnapshotStage>,
+    /// A defragmentation under way.
+    defrag: Defrag,
     sole_leader: bool,
     published: bool,
     next_token: u64,
@@ -142,6 +147,7 @@ impl<'a> Life<'a> {
             core: VecDeque::new(),
             wal: VecDeque::new(),
             snapshot: None,
+            defrag: Defrag::default(),
             sole_leader: false,
             published: false,
             next_token: 0,
@@ -165,6 +171,7 @@ impl<'a> Life<'a> {
             Kind::Wal => self.step_wal(ledger, trace)?,
             Kind::Core => self.step_core(ledger, rng, trace)?,
             Kind::Commit => self.commit(trace)?,
+            Kind::Defragment => self.defragment(trace)?,
             Kind::Sweep => self.sweep(trace)?,
             Kind::Snapshot => self.step_snapshot(ledger, trace)?,
             Kind::Tick => {
@@ -503,6 +510,16 @@ impl<'a> Life<'a> {
                 done.ops, done.durable.index
             )
         });
+        Ok(())
+    }
+
+    fn defragment(&mut self, trace: &mut Trace) -> Result<(), End> {
+        let step = self.member.committer.defragment(&mut self.defrag);
+        let step = step.map_err(chain)?;
+        trace.say(|| format!("defragmentation: {step:?}"));
+        if step.done {
+            self.defrag = Defrag::default();
+        }
         Ok(())
     }
 

@@ -189,9 +189,7 @@ impl Node {
             Input::Installed { index } => self.on_installed(index),
             Input::Reconfigure(change) => self.on_reconfigure(*change, outputs),
             Input::TransferLeader { to, token } => self.on_transfer(to, token, outputs),
-            Input::Versions(others) => {
-                self.versions.on_answers(&others, &self.config.version);
-            }
+            Input::Versions(answers) => self.on_versions(&answers),
             Input::ForceSnapshot => self.snapshots.forced = true,
             Input::SnapshotTaken { index } => {
                 self.snapshots.under_way = false;
@@ -715,6 +713,24 @@ impl Node {
     fn has_others(&self) -> bool {
         let conf = self.raft.conf();
         conf.voters.len() + conf.learners.len() > 1
+    }
+
+    fn on_versions(&mut self, answers: &[(MemberId, Option<String>)]) {
+        let conf = self.raft.conf();
+        let own = self.config.raft.id.0;
+        let answer = |id: &u64| {
+            let found = answers.iter().find(|(of, _)| of.0 == *id);
+            found.and_then(|(_, version)| version.as_deref())
+        };
+        // Who is not in the answers was not heard of.
+        let others: Vec<Option<&str>> = conf
+            .voters
+            .iter()
+            .chain(&conf.learners)
+            .filter(|id| **id != own)
+            .map(answer)
+            .collect();
+        self.versions.on_answers(&others, &self.config.version);
     }
 
     /// A leader asks the others now and then what they run.

@@ -41,7 +41,7 @@ impl Own {
 /// The version that all members agree to understand, and who is asked about it.
 pub(super) struct Versions {
     /// As applied.
-    current: Option<String>,
+    pub(super) current: Option<String>,
     /// What the cluster version should be raised to.
     pub(super) wanted: Option<String>,
     pub(super) setting: Own,
@@ -100,10 +100,10 @@ impl Versions {
     }
 
     /// The others said what they run; none that was not heard of.
-    pub(super) fn on_answers(&mut self, others: &[(MemberId, Option<String>)], own: &str) {
+    pub(super) fn on_answers(&mut self, others: &[Option<&str>], own: &str) {
         let least = others
             .iter()
-            .map(|(_, version)| version.as_deref().and_then(minor_of))
+            .map(|version| version.and_then(minor_of))
             .chain([minor_of(own)])
             .min()
             .flatten();

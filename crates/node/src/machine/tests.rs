@@ -1,5 +1,8 @@
 //! One member with a pretended disk and state machine: who is told what, and when.
 
+mod cluster;
+mod membership;
+
 use super::*;
 
 const ID: u64 = 7;

@@ -133,21 +133,12 @@ impl Cluster<'_> {
     }
 
     fn retire(&mut self, at: usize) -> Result<(), End> {
-        self.trace.say(|| format!("site {at}: removed"));
         let id = self.sites[at].id;
         let members = self.running(at)?.member.view.members();
         if !members.is_removed(id) {
             return Err(broken!("site {at} stops as removed, and is not").into());
         }
-        let site = &mut self.sites[at];
-        site.running = None;
-        site.life += 1;
-        site.retired = true;
-        for client in &mut self.clients {
-            if client.site == at {
-                client.give_up();
-            }
-        }
+        self.end_for_good(at);
         Ok(())
     }
 
@@ -427,7 +418,32 @@ impl Cluster<'_> {
         self.schedule(next_us, Event::Check { at, life });
         let view = self.running(at)?.member.view.clone();
         self.truth.check_state(&view, &mut self.rng)?;
+        // A member asks for streams now and then, and is told when it has no business to.
+        let own = self.sites[at].id;
+        let told = (0..self.sites.len()).any(|other| {
+            let running = self.sites[other].running.as_ref();
+            let knows = running.is_some_and(|run| run.member.view.members().is_removed(own));
+            other != at && knows && self.network.reaches(at, other)
+        });
+        if told {
+            self.end_for_good(at);
+        }
         Ok(())
+    }
+
+    /// A removed member was told so, and stops.
+    fn end_for_good(&mut self, at: usize) {
+        self.trace
+            .say(|| format!("site {at}: told that it was removed"));
+        let site = &mut self.sites[at];
+        site.running = None;
+        site.life += 1;
+        site.retired = true;
+        for client in &mut self.clients {
+            if client.site == at {
+                client.give_up();
+            }
+        }
     }
 
     /// A message arrives.
@@ -437,19 +453,8 @@ impl Cluster<'_> {
         };
         let sender = self.sites[from].id;
         if running.member.view.members().is_removed(sender) {
-            // A peer that is told so stops for good.
             if self.sites[from].running.is_some() {
-                self.trace
-                    .say(|| format!("site {from}: told that it was removed"));
-                let site = &mut self.sites[from];
-                site.running = None;
-                site.life += 1;
-                site.retired = true;
-                for client in &mut self.clients {
-                    if client.site == from {
-                        client.give_up();
-                    }
-                }
+                self.end_for_good(from);
             }
             return Ok(());
         }

@@ -191,8 +191,7 @@ fn open_log(fs: &Arc<dyn Fs>, config: &Config, state: &State) -> Result<Option<L
         term: database.term,
         may_lead: voters > 1,
     };
-    let (wal, mut recovered) = Wal::open(fs.clone(), dir, snapshot, applied, config.wal)?;
-    drop_replaced(&mut recovered, snapshot);
+    let (wal, recovered) = Wal::open(fs.clone(), dir, snapshot, applied, config.wal)?;
     Ok(Some(Log {
         wal,
         snapshot,
@@ -223,18 +222,6 @@ fn create_log(
         snapshot: WalSnapshot::default(),
         recovered,
     })
-}
-
-/// A received snapshot takes the place of the whole log, also of entries beyond it that were there
-/// before. What follows it can be told by its term, which is not below the snapshot's.
-fn drop_replaced(recovered: &mut Recovered, snapshot: WalSnapshot) {
-    let mut term = snapshot.term;
-    let follows = recovered
-        .entries
-        .iter()
-        .take_while(|entry| std::mem::replace(&mut term, entry.term) <= entry.term)
-        .count();
-    recovered.entries.truncate(follows);
 }
 
 impl Log {

@@ -268,6 +268,31 @@ impl Wal {
         })
     }
 
+    /// Writes the record of a snapshot that came from a leader, which takes the place of the whole
+    /// log, and makes it durable with the commit index that makes it count: a crash leaves the old
+    /// log or the new one. Its `.snap` file must be durable already.
+    ///
+    /// # Errors
+    /// Any failure poisons the log.
+    pub fn save_received(
+        &mut self,
+        meta: &SnapshotMeta,
+        hard_state: HardState,
+    ) -> Result<(), Error> {
+        self.save_snapshot(meta)?;
+        self.last = meta.index;
+        self.synced = meta.index;
+        let commit = meta.index;
+        self.append(
+            Some(HardState {
+                commit,
+                ..hard_state
+            }),
+            &[],
+        )?;
+        self.sync()
+    }
+
     /// Gives up the locks on segments that hold nothing after `index`, so that they can be
     /// purged: all before the last one that begins below it.
     pub fn release_to(&mut self, index: LogIndex) {

@@ -6,7 +6,7 @@
 //!   receiver        the database, durable under its name         `DataDir::received_database`
 //!   receiver        verify    it is what the message says
 //!   WAL thread      persist   the .snap file, the WAL's record,
-//!                             then entries and commit index
+//!                             its commit index, then entries
 //!   commit thread   install   the database renamed to `db`, its
 //!                             state built, readers gone over
 //! ```
@@ -38,23 +38,16 @@ use crate::raft::Message;
 /// The member must stop.
 pub fn persist(fs: &dyn Fs, dir: &DataDir, wal: &mut Wal, batch: &Persist) -> Result<(), Error> {
     if let Some(snapshot) = &batch.snapshot {
-        record(fs, dir, wal, snapshot)?;
+        snap::save(fs, &dir.snap(), snapshot)?;
+        wal.save_received(&snapshot.meta, batch.hard_state.unwrap_or_default())?;
     }
     wal.append(batch.hard_state, &batch.entries)?;
     if batch.must_sync {
         wal.sync()?;
     }
     if let Some(snapshot) = &batch.snapshot {
-        // The commit index that makes the record count is covered by the next sync.
-        wal.sync()?;
         wal.release_to(snapshot.meta.index);
     }
-    Ok(())
-}
-
-fn record(fs: &dyn Fs, dir: &DataDir, wal: &mut Wal, snapshot: &Snapshot) -> Result<(), Error> {
-    snap::save(fs, &dir.snap(), snapshot)?;
-    wal.save_snapshot(&snapshot.meta)?;
     Ok(())
 }
 

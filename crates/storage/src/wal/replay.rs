@@ -28,6 +28,9 @@ pub(super) struct Replay {
     /// Running checksum after the last sound record.
     pub(super) crc: Option<u32>,
     keep_entries: bool,
+    /// Term of the last record of an entry at the index of `from`, unless one before it was
+    /// written since.
+    at_from: Option<Term>,
 }
 
 impl Replay {
@@ -42,6 +45,7 @@ impl Replay {
             snapshots: Vec::new(),
             crc: None,
             keep_entries,
+            at_from: None,
         }
     }
 
@@ -139,7 +143,7 @@ impl Replay {
                     if self.keep_entries && meta.term != self.from.term {
                         return Err(Refusal::Mismatch(meta.term));
                     }
-                    self.matched = true;
+                    self.on_from()?;
                 }
                 self.last_written = self.last_written.max(meta.index);
                 self.snapshots.push(meta);
@@ -165,6 +169,22 @@ impl Replay {
         Ok(())
     }
 
+    /// The record of the wanted snapshot. One of the member's own is of an entry that the log has;
+    /// one that came from a leader takes the place of a log that does not have it, and of all that
+    /// stood behind.
+    fn on_from(&mut self) -> Result<(), Refusal> {
+        self.matched = true;
+        if self.at_from != Some(self.from.term) {
+            self.entries.clear();
+            self.at_from = Some(self.from.term);
+        }
+        let next = self.entries.first().map_or(self.from.term, |e| e.term);
+        if next < self.from.term {
+            return Err(structure(LOWER_TERM));
+        }
+        Ok(())
+    }
+
     // The record's type is outside its checksum. The rules below are such that a record of one
     // type never passes for another.
 
@@ -180,6 +200,9 @@ impl Replay {
             return Err(structure("a configuration change is empty"));
         }
         self.last_written = entry.index;
+        if entry.index <= self.from.index {
+            self.at_from = (entry.index == self.from.index).then_some(entry.term);
+        }
         if !self.keep_entries || entry.index <= self.from.index {
             return Ok(());
         }
@@ -193,11 +216,15 @@ impl Replay {
             .into());
         }
         self.entries.truncate(position as usize);
-        let before = self.entries.last().map_or(self.from.term, |e| e.term);
+        // Before the snapshot's record it is not known whether this is the log that it is of.
+        let first_after = if self.matched {
+            self.from.term
+        } else {
+            Term(0)
+        };
+        let before = self.entries.last().map_or(first_after, |e| e.term);
         if entry.term < before {
-            return Err(structure(
-                "an entry has a lower term than the one before it",
-            ));
+            return Err(structure(LOWER_TERM));
         }
         self.entries.push(entry.to_entry());
         Ok(())
@@ -225,6 +252,8 @@ impl Replay {
         Ok(())
     }
 }
+
+const LOWER_TERM: &str = "an entry has a lower term than the one before it";
 
 /// Why a record is not accepted.
 enum Refusal {

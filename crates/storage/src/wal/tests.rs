@@ -94,6 +94,65 @@ fn what_was_written_is_read_back() {
     assert_eq!(recovered.torn, None);
 }
 
+fn open_at(fs: &SimFs, index: u64, term: u64) -> Recovered {
+    let from = WalSnapshot {
+        index: LogIndex(index),
+        term: Term(term),
+    };
+    let (fs, options) = (Arc::new(fs.clone()), Options::inline());
+    let opened = Wal::open(fs, Path::new(DIR), from, Applied::default(), options);
+    opened.unwrap().1
+}
+
+/// The log had entries beyond the snapshot, which no leader knows.
+#[test]
+fn a_received_snapshot_takes_the_place_of_the_whole_log() {
+    for (len, term) in [(2, 1), (6, 1), (6, 3)] {
+        let fs = disk();
+        let mut wal = create(&fs, Options::inline());
+        let old: Vec<Entry> = (1..=len).map(|index| entry(index, term, 20)).collect();
+        wal.append(state(4, 2), &old).unwrap();
+        wal.sync().unwrap();
+        let meta = SnapshotMeta {
+            index: LogIndex(4),
+            term: Term(2),
+            conf: ConfState::default(),
+        };
+        wal.save_received(&meta, state(5, 9).unwrap()).unwrap();
+        assert_eq!(wal.last_index(), LogIndex(4));
+        let crashed = fs.crash(&mut Rng::new(len));
+        let recovered = open_at(&crashed, 4, 2);
+        assert!(recovered.snapshot_found);
+        assert_eq!(recovered.entries, []);
+        assert_eq!(recovered.hard_state, state(5, 4).unwrap());
+        assert_eq!(
+            valid_snapshots(&crashed, Path::new(DIR)).unwrap().last(),
+            Some(&meta)
+        );
+        wal.append(state(5, 5), &[entry(5, 5, 3)]).unwrap();
+        wal.close().unwrap();
+        assert_eq!(open_at(&fs.restart(), 4, 2).entries, [entry(5, 5, 3)]);
+    }
+}
+
+/// Entries behind a member's own snapshot stay, wherever its record stands.
+#[test]
+fn an_own_snapshot_leaves_the_log_as_it_is() {
+    let fs = disk();
+    let mut wal = create(&fs, Options::inline());
+    let all: Vec<Entry> = (1..=6).map(|index| entry(index, 1, 20)).collect();
+    wal.append(state(1, 6), &all).unwrap();
+    wal.sync().unwrap();
+    let meta = SnapshotMeta {
+        index: LogIndex(4),
+        term: Term(1),
+        conf: ConfState::default(),
+    };
+    wal.save_snapshot(&meta).unwrap();
+    wal.close().unwrap();
+    assert_eq!(open_at(&fs.restart(), 4, 1).entries, all[4..]);
+}
+
 #[test]
 fn a_later_entry_replaces_what_follows_it() {
     let fs = disk();

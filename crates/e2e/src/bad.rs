@@ -17,7 +17,7 @@ struct Check {
     run: fn(&Path) -> Result<String, Error>,
 }
 
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 21] = [
     Check {
         name: "wire-garbage",
         run: wire::garbage,
@@ -61,6 +61,10 @@ const CHECKS: [Check; 20] = [
     Check {
         name: "json-stopped-readers",
         run: json::stopped_readers,
+    },
+    Check {
+        name: "json-many-watches",
+        run: json::many_watches,
     },
     Check {
         name: "json-sockets",

@@ -23,6 +23,8 @@ const HALF_SENT: usize = 300;
 /// Watchers that stop reading, and what each is due: MiB.
 const READERS: usize = 20;
 const EVENTS: usize = 64;
+/// Watches on one stream.
+const WATCHES: usize = 100_000;
 
 /// What is sent in a request's head besides the first line, and its body.
 struct Case {
@@ -371,6 +373,34 @@ fn missed(reader: &mut Stream) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// So many watches on one stream: each is answered, and none costs much.
+pub(super) fn many_watches(binary: &Path) -> Result<String, Error> {
+    let mut member = start(binary)?;
+    alive(&mut member, "before")?;
+    let before = resident(&member)?;
+    let mut stream = Stream::post(member.address(), "/v3/watch", &[])?;
+    let create = "{\"create_request\":{\"key\":\"YQ==\"}}\n".repeat(100);
+    for _ in 0..WATCHES / 100 {
+        stream.send(&create)?;
+    }
+    stream.finish()?;
+    for number in 0..WATCHES {
+        let line = stream.line()?.unwrap_or_default();
+        let wanted = format!("\"watch_id\":\"{number}\"");
+        if !line.contains("\"created\"") || number > 0 && !line.contains(&wanted) {
+            return Err(Error(format!("watch {number}: {line}")));
+        }
+    }
+    alive(&mut member, "with all watches")?;
+    let growth = resident(&member)?.saturating_sub(before);
+    if growth > READERS_GROWTH {
+        return Err(Error(format!("{growth} KiB more memory")));
+    }
+    Ok(format!(
+        "{WATCHES} watches on a stream, {growth} KiB more memory"
+    ))
 }
 
 /// Web sockets that break rules are closed; those that only begin something keep nobody waiting.

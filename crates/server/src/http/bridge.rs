@@ -2,6 +2,7 @@
 //! HTTP/2 requests that are not gRPC.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -72,7 +73,10 @@ async fn relay(answer: Answer, bare: bool, mut reply: BridgeReply) {
             Bytes::copy_from_slice(value.as_bytes()),
         )
     });
-    reply.head(head.status.as_u16(), fields.collect());
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = (Bytes::from_static(b"date"), Bytes::from(date));
+    let fields = fields.chain([date]).collect();
+    reply.head(head.status.as_u16(), fields);
     if bare {
         return reply.finish();
     }

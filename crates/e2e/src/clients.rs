@@ -20,12 +20,21 @@ pub use install::{CLIENTS, Client};
 pub struct Plan {
     /// The server under test, ours or Go's.
     pub binary: PathBuf,
-    /// A part of the names of the clients that take part; all of them when empty.
-    pub only: String,
+    /// Parts of the names of the clients that take part; all of them when empty.
+    pub only: Vec<String>,
+    /// Parts of the names of those that do not.
+    pub skip: Vec<String>,
     /// Where clients are installed.
     pub work: PathBuf,
     /// Whether clients are only installed.
     pub install_only: bool,
+}
+
+impl Plan {
+    fn takes(&self, name: &str) -> bool {
+        let named = |parts: &[String]| parts.iter().any(|part| name.contains(part));
+        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+    }
 }
 
 /// How one client fared.
@@ -43,10 +52,10 @@ struct Row {
 pub fn run(plan: &Plan) -> Result<(), Error> {
     let chosen: Vec<&Client> = CLIENTS
         .iter()
-        .filter(|client| client.name.contains(&plan.only))
+        .filter(|client| plan.takes(client.name))
         .collect();
     if chosen.is_empty() {
-        return Err(Error(format!("no client is called {}", plan.only)));
+        return Err(Error("no client of such a name".into()));
     }
     std::fs::create_dir_all(&plan.work)?;
     let work = std::fs::canonicalize(&plan.work)?;
@@ -57,6 +66,7 @@ pub fn run(plan: &Plan) -> Result<(), Error> {
     println!("\n{:<14} {:>5} {:>7}  result", "client", "steps", "seconds");
     for row in &rows {
         let result = match &row.result {
+            Ok(()) if plan.install_only => "installed".to_owned(),
             Ok(()) => "passed".to_owned(),
             Err(error) => error.to_string(),
         };

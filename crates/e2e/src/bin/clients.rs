@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use e2e::Error;
 use e2e::clients::{self, CLIENTS, Plan};
 
-const USAGE: &str =
-    "usage: clients --bin ETCD [--only PART_OF_A_NAME] [--work DIR] [--install-only]
+const USAGE: &str = "usage: clients --bin ETCD [--work DIR] [--install-only]
+               [--only PART_OF_A_NAME]... [--skip PART_OF_A_NAME]...
   installs the clients below DIR (by default target/clients) and lets each hold its conversation
   with the server; clients --list names them";
 
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
 fn plan(words: &[String]) -> Result<Plan, Error> {
     let mut plan = Plan {
         binary: PathBuf::new(),
-        only: String::new(),
+        only: Vec::new(),
+        skip: Vec::new(),
         work: "target/clients".into(),
         install_only: false,
     };
@@ -43,7 +44,8 @@ fn plan(words: &[String]) -> Result<Plan, Error> {
         };
         match word.as_str() {
             "--bin" => plan.binary = value()?.into(),
-            "--only" => plan.only = value()?,
+            "--only" => plan.only.push(value()?),
+            "--skip" => plan.skip.push(value()?),
             "--work" => plan.work = value()?.into(),
             "--install-only" => plan.install_only = true,
             _ => return Err(Error(format!("{word} is not known\n{USAGE}"))),

@@ -287,6 +287,9 @@ impl Services {
         let Some(pending) = self.slots.remove(slot_of(token)) else {
             return;
         };
+        if let Pending::Renewal(waiting) = &pending {
+            return self.keep_alive_answered(net, waiting, answer);
+        }
         match answer {
             Ok(message) => {
                 self.scratch.clear();

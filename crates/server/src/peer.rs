@@ -22,6 +22,7 @@ mod cluster;
 mod contacts;
 mod head;
 mod join;
+mod leases;
 mod link;
 mod outbox;
 mod pipeline;
@@ -63,6 +64,7 @@ use crate::front;
 use crate::metrics::Metrics;
 use crate::shutdown::Stopper;
 use crate::tls::Credentials;
+use client::Client;
 use head::Identity;
 use link::{Link, Meters};
 use socket::Dialer;
@@ -115,6 +117,8 @@ struct Net {
     connections: Arc<AtomicUsize>,
     /// Room for the bodies of requests.
     uploads: Semaphore,
+    /// Connections to leaders that nobody uses now.
+    idle: Mutex<Vec<Client>>,
     /// Places for databases that arrive.
     arriving: Semaphore,
     /// Where they go.
@@ -129,6 +133,10 @@ struct Net {
 impl Net {
     fn known(&self) -> MutexGuard<'_, BTreeMap<MemberId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The link to a member of the cluster.
@@ -287,6 +295,7 @@ impl Peers {
             known: Mutex::default(),
             connections: Arc::default(),
             uploads: Semaphore::new(upload::PIECES_MAX),
+            idle: Mutex::default(),
             arriving: Semaphore::new(snapshot::ARRIVING_MAX),
             dir: DataDir::new(&config.data_dir, config.wal_dir.as_deref()),
             stopper,

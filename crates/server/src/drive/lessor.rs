@@ -130,6 +130,12 @@ impl Lessor {
         renewal
     }
 
+    /// Renews a lease for somebody who looks again when it has expired.
+    pub(crate) fn renew_once(&self, id: i64) -> Renewal {
+        let now_ms = self.now_ms();
+        self.lock().clock.renew(id, now_ms)
+    }
+
     /// The stream is gone, which waited for this lease.
     pub(crate) fn forget(&self, id: i64, call: CallId) {
         let mut inner = self.lock();

@@ -18,6 +18,7 @@ use super::{Services, decode};
 use crate::drive::entry;
 use crate::drive::post::token;
 use crate::front::{CallId, Net};
+use crate::peer::ToPeers;
 
 /// Answers that a client has not taken, in bytes, from which on its requests wait.
 const UNTAKEN_BYTES_MAX: u64 = 256 << 10;
@@ -127,6 +128,33 @@ impl Services {
         self.keep_alive_run(net, waiting.call);
     }
 
+    /// The leader answered for a request of the stream.
+    pub(super) fn keep_alive_answered(
+        &mut self,
+        net: &mut Net,
+        waiting: &Waiting,
+        answer: Result<Vec<u8>, Status>,
+    ) {
+        let stream = self.keep_alives.0.get_mut(&waiting.call);
+        let Some(id) = stream.and_then(|stream| stream.under_way.take()) else {
+            return;
+        };
+        let served = match answer {
+            Ok(message) => {
+                net.send_encoded(waiting.call, message.len(), |out| {
+                    out.extend_from_slice(&message);
+                });
+                if let Some(meter) = waiting.meter {
+                    self.shared.metrics.grpc.sent(meter, 1);
+                }
+                Served::Answered
+            }
+            Err(status) => Served::Failed(status),
+        };
+        self.keep_alive_served(net, waiting, id, served);
+        self.keep_alive_run(net, waiting.call);
+    }
+
     /// Ends a stream, with an error or at the end of its requests.
     pub(super) fn keep_alive_end(&mut self, net: &mut Net, waiting: &Waiting, status: Status) {
         if let Some(stream) = self.keep_alives.0.remove(&waiting.call) {
@@ -213,7 +241,10 @@ impl Services {
                 Renewal::Expired => return Served::Waits,
                 Renewal::Checkpointed => return self.take_back_checkpoint(*waiting, id),
                 Renewal::NotLeader => {
-                    return Served::Failed(Status::new(Code::Unknown, "not a primary lessor"));
+                    let slot = self.slots.insert(Pending::Renewal(*waiting));
+                    let token = token(self.thread, slot);
+                    self.shared.peers.push(ToPeers::Renew { id, token });
+                    return Served::Waits;
                 }
             },
         };

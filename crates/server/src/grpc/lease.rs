@@ -1,7 +1,7 @@
 //! `etcdserverpb.Lease`, but for keep-alive streams.
 
 use api::pb::etcdserverpb as pb;
-use api::{Error, Status, validate};
+use api::{Status, validate};
 use bytes::Bytes;
 use prost::Message;
 
@@ -9,7 +9,9 @@ use super::pending::{Pending, Read, Waiting};
 use super::{Services, decode};
 use crate::drive::entry;
 use crate::drive::lessor::Left;
+use crate::drive::post::token;
 use crate::front::Net;
+use crate::peer::ToPeers;
 
 impl Services {
     pub(super) fn lease_grant(&mut self, waiting: Waiting, message: &Bytes) -> Result<(), Status> {
@@ -79,7 +81,13 @@ impl Services {
         if let Some(lease) = view.lease(request.id, request.keys) {
             response.ttl = match self.shared.lessor.left(&lease) {
                 Left::Seconds(seconds) => seconds,
-                Left::Unknown => return Err(Error::LeaderChanged.into()),
+                Left::Unknown => {
+                    let slot = self.slots.insert(Pending::Answer(*waiting));
+                    let token = token(self.thread, slot);
+                    let asked = ToPeers::TimeToLive(*request, token);
+                    self.shared.peers.push(asked);
+                    return Ok(());
+                }
             };
             response.granted_ttl = lease.ttl;
             response.keys = lease.keys.into_iter().map(Bytes::from).collect();

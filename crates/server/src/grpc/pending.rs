@@ -44,6 +44,8 @@ pub(super) enum Pending {
     Read(Waiting, Read),
     /// A request of a keep-alive stream, which goes on with whatever comes.
     KeepAlive(Waiting),
+    /// The same, which the leader was asked for.
+    Renewal(Waiting),
     /// A change of the membership; with the member that it adds.
     Reconfigure(Waiting, Option<Box<Member>>),
     /// A promotion, which the leader is asked for if this member is not it.
@@ -63,6 +65,7 @@ impl Pending {
             | Pending::Compact(waiting, _)
             | Pending::Read(waiting, _)
             | Pending::KeepAlive(waiting)
+            | Pending::Renewal(waiting)
             | Pending::Snapshot(waiting, _)
             | Pending::Reconfigure(waiting, _)
             | Pending::Promote(waiting, _)

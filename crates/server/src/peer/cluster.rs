@@ -9,7 +9,7 @@ use serde::Deserialize;
 use state::ReadError;
 
 use super::routes::only;
-use super::{Net, head, promote, upload};
+use super::{Net, head, leases, promote, upload};
 use crate::drive::stop::fatal;
 use crate::http::{self as plain, Answer};
 
@@ -18,6 +18,7 @@ pub(super) async fn answer(net: &Arc<Net>, request: Request<Incoming>, path: &st
     match path {
         "/members" => members(net, request.method()),
         "/version" => version(net, request.method()),
+        "/leases" | "/leases/internal" => leases::serve(net, request, path).await,
         "/members/hashkv" => hash_kv(net, request).await,
         "/downgrade/enabled" => downgrade_enabled(net, request.method()).await,
         path => match path.strip_prefix("/members/promote/") {

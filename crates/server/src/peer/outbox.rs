@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use api::ids::MemberId;
+use api::pb::etcdserverpb::LeaseTimeToLiveRequest;
 use node::machine::Token;
 use node::member::Outgoing;
 use node::raft::Message;
@@ -17,6 +18,13 @@ pub(crate) enum ToPeers {
     Members(Vec<(MemberId, Vec<String>)>),
     /// Ask the other members what they run.
     AskVersions,
+    /// Renew a lease through the leader, for a client of this member.
+    Renew {
+        id: i64,
+        token: Token,
+    },
+    /// Ask the leader how long a lease has left, for a client of this member.
+    TimeToLive(LeaseTimeToLiveRequest, Token),
     /// Ask the leader to promote a learner, for a client of this member.
     Promote {
         id: MemberId,

@@ -8,7 +8,7 @@ use node::raft::Message;
 
 use super::link::Lane;
 use super::outbox::ToPeers;
-use super::{Known, Net, pipeline, probe, promote, reader, snapshot, versions};
+use super::{Known, Net, leases, pipeline, probe, promote, reader, snapshot, versions};
 use crate::config::Url;
 
 /// Runs for as long as the thread.
@@ -21,6 +21,12 @@ pub(super) async fn run(net: &Arc<Net>) {
                     tokio::spawn(snapshot::send(Arc::clone(net), *outgoing));
                 }
                 ToPeers::Members(members) => follow(net, members),
+                ToPeers::Renew { id, token } => {
+                    tokio::spawn(leases::renew(Arc::clone(net), id, token));
+                }
+                ToPeers::TimeToLive(request, token) => {
+                    tokio::spawn(leases::time_to_live(Arc::clone(net), request, token));
+                }
                 ToPeers::Promote { id, token } => {
                     tokio::spawn(promote::forward(Arc::clone(net), id, token));
                 }

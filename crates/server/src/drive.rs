@@ -67,6 +67,8 @@ pub(crate) struct Limits {
     pub(crate) quota_bytes: u64,
     /// `--strict-reconfig-check`
     pub(crate) strict_reconfig: bool,
+    /// `--warning-unary-request-duration`
+    pub(crate) slow_request: Duration,
     /// `--watch-progress-notify-interval`
     pub(crate) progress_interval: Duration,
     /// How long a stream that needs a leader goes on without one.

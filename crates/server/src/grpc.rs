@@ -88,13 +88,18 @@ impl Services {
     }
 
     /// A call that begins, counted.
-    fn waiting(&self, call: CallId, head: &RequestHead) -> Waiting {
+    fn waiting(&self, net: &Net, call: CallId, head: &RequestHead) -> Waiting {
         let rpc = Rpc::of(head.method());
         let meter = self.meters[rpc as usize];
         if let Some(meter) = meter {
             self.shared.metrics.grpc.started(meter, 1);
         }
-        Waiting { call, rpc, meter }
+        Waiting {
+            call,
+            rpc,
+            meter,
+            begun: net.now(),
+        }
     }
 
     /// What every call must pass before its request is looked at, in etcd's order.
@@ -213,6 +218,21 @@ impl Services {
             out.extend_from_slice(scratch)
         });
         self.count_sent(waiting);
+        self.note_slow(net, waiting);
+    }
+
+    /// Logs a call that took long to answer.
+    fn note_slow(&self, net: &Net, waiting: &Waiting) {
+        let took = net.now().saturating_duration_since(waiting.begun);
+        if took > self.shared.limits.slow_request && waiting.rpc.is_unary() {
+            let remote = net.peer(waiting.call).and_then(|peer| peer.address);
+            tracing::warn!(
+                "time spent" = ?took,
+                remote = remote.map_or_else(String::new, |address| address.to_string()),
+                "response type" = waiting.rpc.path(),
+                "request stats"
+            );
+        }
     }
 
     fn count_sent(&self, waiting: &Waiting) {
@@ -237,6 +257,7 @@ impl Services {
     fn refuse(&mut self, net: &mut Net, waiting: &Waiting, status: impl Into<Status>) {
         let status = status.into();
         self.count_refused(waiting, &status);
+        self.note_slow(net, waiting);
         net.finish(waiting.call, status);
     }
 
@@ -323,7 +344,7 @@ impl Handler for Services {
     type Mail = Mail;
 
     fn on_unary(&mut self, net: &mut Net, call: CallId, head: &RequestHead, message: Bytes) {
-        let waiting = self.waiting(call, head);
+        let waiting = self.waiting(net, call, head);
         if let Some(meter) = waiting.meter {
             self.shared.metrics.grpc.received(meter, 1);
         }
@@ -337,7 +358,7 @@ impl Handler for Services {
     }
 
     fn on_open(&mut self, net: &mut Net, call: CallId, head: &RequestHead) -> Result<(), Status> {
-        let waiting = self.waiting(call, head);
+        let waiting = self.waiting(net, call, head);
         self.admit(head)
             .map_err(Status::from)
             .and_then(|()| match waiting.rpc {

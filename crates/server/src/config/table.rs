@@ -389,7 +389,7 @@ pub const FLAGS: &[Flag] = &[
          \"compress\": false}",
         "How to rotate: megabytes per file, days and files to keep (0 for all), local time, \
          compression."),
-    flag(Logging, Later, "warning-unary-request-duration", Duration, "300ms",
+    flag(Logging, Acts, "warning-unary-request-duration", Duration, "300ms",
         "Requests that take longer are logged as warnings."),
     flag(Logging, Acts, "warning-apply-duration", Duration, "100ms",
         "Applied entries that take longer are logged as warnings."),

@@ -145,6 +145,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
             txn_ops_max: config.limits.txn_ops_max,
             quota_bytes: config.limits.quota_bytes.unwrap_or(0),
             strict_reconfig: config.raw.bool("strict-reconfig-check"),
+            slow_request: config.slow.unary_request,
             progress_interval: progress_interval(config),
             leaderless_max: config.raft.heartbeat * config.raft.election_ticks * 3,
         },

@@ -48,6 +48,7 @@ impl Services {
             let source = Chunks::new(self.scratch.clone(), answer);
             net.reply_body(waiting.call, length, Box::new(source));
             self.count_sent(waiting);
+            self.note_slow(net, waiting);
             return Ok(());
         }
         while answer

@@ -60,6 +60,24 @@ methods! {
 }
 
 impl Rpc {
+    /// Whether one request gets one answer.
+    pub(crate) fn is_unary(self) -> bool {
+        !matches!(
+            self,
+            Rpc::RangeStream
+                | Rpc::LeaseKeepAlive
+                | Rpc::Watch
+                | Rpc::Snapshot
+                | Rpc::Observe
+                | Rpc::HealthWatch
+        )
+    }
+
+    /// The path of the method.
+    pub(crate) fn path(self) -> &'static str {
+        METHODS[self as usize].path
+    }
+
     /// The row that the front end matched.
     pub(crate) fn of(id: MethodId) -> Rpc {
         Self::ALL[usize::from(id.0)]

@@ -1,6 +1,8 @@
 //! Calls that wait for something, each in a slot whose number travels as the token.
 
 use api::ids::MemberId;
+use std::time::Instant;
+
 use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, Member, RangeRequest, TxnRequest};
 use bytes::Bytes;
 use slab::Slab;
@@ -17,6 +19,8 @@ pub(super) struct Waiting {
     pub(super) call: CallId,
     pub(super) rpc: Rpc,
     pub(super) meter: Option<Meter>,
+    /// When it was handed over.
+    pub(super) begun: Instant,
 }
 
 /// A read, to be served when it may be.

@@ -23,3 +23,23 @@ async fn one_of_gos_among_two_of_ours() {
     let mut cluster = Cluster::start(binaries, &[]).expect("three members start");
     story::run(&mut cluster).await.expect("the story goes on");
 }
+
+#[tokio::test]
+async fn databases_go_both_ways() {
+    let binaries = vec![reference(), None, reference()];
+    let mut cluster = Cluster::start(binaries, &story::SHORT_LOG).expect("three members start");
+    story::fall_behind(&mut cluster)
+        .await
+        .expect("the story goes on");
+    story::renew_everywhere(&cluster)
+        .await
+        .expect("leases live on");
+    let binaries = vec![None, reference(), None];
+    let mut cluster = Cluster::start(binaries, &story::SHORT_LOG).expect("three members start");
+    story::fall_behind(&mut cluster)
+        .await
+        .expect("the story goes on");
+    story::renew_everywhere(&cluster)
+        .await
+        .expect("leases live on");
+}

@@ -113,6 +113,10 @@ pub(super) struct Hub {
     turn: (i64, WatcherId),
     /// The next round serves whoever lags least.
     least_next: bool,
+    /// Parked watchers, who need no events.
+    parked: usize,
+    /// Events are kept for this thread, and routed.
+    following: bool,
     /// Streams that are choked.
     choked: usize,
     /// Memory of all watchers, in bytes.
@@ -146,6 +150,8 @@ impl Hub {
             lagging: BTreeSet::new(),
             turn: (0, 0),
             least_next: false,
+            parked: 0,
+            following: false,
             choked: 0,
             bytes: 0,
             touched: Vec::new(),
@@ -206,11 +212,7 @@ impl Hub {
     }
 
     fn create(&mut self, net: &mut Net, stream: usize, request: &pb::WatchCreateRequest) {
-        if self.watchers.is_empty() {
-            // From here on apply keeps events; what it published before is not due.
-            self.shared.view.set_watching(self.thread, true);
-            self.routed = self.shared.view.tail(i64::MAX).revision;
-        }
+        self.start_following();
         let now = self.shared.view.tail(i64::MAX);
         let refusal = self.check(stream, request);
         let mut response = pb::WatchResponse {
@@ -314,8 +316,11 @@ impl Hub {
             self.lagging.remove(&(watcher.next, at));
         }
         let was_synced = watcher.progress == Progress::Synced;
+        let was_parked = watcher.progress == Progress::Parked;
         watcher.progress = progress;
         watcher.next = next;
+        self.parked -= usize::from(was_parked);
+        self.parked += usize::from(progress == Progress::Parked);
         let stream = &mut self.streams[watcher.stream];
         match (was_synced, progress == Progress::Synced) {
             (true, false) => {
@@ -335,6 +340,19 @@ impl Hub {
             Progress::Parked => stream.parked.push(at),
             Progress::Synced | Progress::Reading => {}
         }
+        if was_parked && progress != Progress::Parked {
+            self.start_following();
+        }
+    }
+
+    /// Has apply keep events for this thread. What it published before is not due: nobody was
+    /// synced.
+    fn start_following(&mut self) {
+        if !self.following {
+            self.following = true;
+            self.shared.view.set_watching(self.thread, true);
+            self.routed = self.shared.view.tail(i64::MAX).revision;
+        }
     }
 
     fn remove(&mut self, at: WatcherId) {
@@ -349,8 +367,10 @@ impl Hub {
         stream.notified -= usize::from(watcher.notify);
     }
 
-    pub(super) fn stop_watching_if_idle(&self) {
-        if self.watchers.is_empty() {
+    /// Nobody is here, or everybody waits for a client: writers owe this thread nothing.
+    pub(super) fn stop_watching_if_idle(&mut self) {
+        if self.parked == self.watchers.len() {
+            self.following = false;
             self.shared.view.set_watching(self.thread, false);
         }
     }

@@ -154,7 +154,11 @@ impl Watcher {
 impl Hub {
     /// Gives the synced watchers what was published since the last time.
     pub(super) fn follow(&mut self, net: &mut Net) {
-        if self.watchers.is_empty() || self.shared.view.revision() <= self.routed {
+        if !self.following || self.shared.view.revision() <= self.routed {
+            return;
+        }
+        if self.watchers.len() == self.parked + self.lagging.len() {
+            self.routed = self.shared.view.revision();
             return;
         }
         let tail = self.shared.view.tail(self.routed + 1);
@@ -331,12 +335,13 @@ impl Hub {
     /// The end of a turn: new events first, then one round for those who lag.
     pub(in crate::grpc) fn on_turn_end(&mut self, net: &mut Net) {
         self.follow(net);
-        if self.lagging.is_empty() {
-            return;
+        if !self.lagging.is_empty() {
+            self.catch_up(net);
         }
-        self.catch_up(net);
         if !self.lagging.is_empty() {
             self.mailbox.push(&mut vec![Mail::Events]);
+        } else if self.following {
+            self.stop_watching_if_idle();
         }
     }
 

@@ -131,7 +131,6 @@ impl Services {
             Rpc::LeaseRevoke => self.lease_revoke(waiting, message),
             Rpc::LeaseLeases => self.lease_leases(net, waiting),
             Rpc::LeaseTimeToLive => self.lease_time_to_live(net, waiting, &message),
-            Rpc::LeaseKeepAlive => unreachable!("a streaming method"),
             Rpc::MemberList => self.member_list(net, waiting, &message),
             Rpc::MemberAdd => self.member_add(waiting, &message),
             Rpc::MemberRemove => self.member_remove(waiting, &message),
@@ -154,8 +153,10 @@ impl Services {
             Rpc::HealthCheck => self.health_check(net, waiting, &message),
             Rpc::HealthList => self.health_list(net, waiting),
             Rpc::HealthWatch => self.health_watch(net, waiting, &message),
-            // A stream: it never comes here.
-            Rpc::Watch => Err(Status::new(Code::Internal, "a stream is no unary call")),
+            // Streams of requests: they never come here.
+            Rpc::LeaseKeepAlive | Rpc::Watch => {
+                Err(Status::new(Code::Internal, "a stream is no unary call"))
+            }
         }
     }
 

@@ -189,7 +189,7 @@ impl Shared {
         }
         tracing::warn!(
             quota_bytes = self.limits.quota_bytes,
-            in_use_bytes = self.view.db_size_in_use(),
+            in_use_bytes = self.view.space_used(),
             "the database is full; raising the NOSPACE alarm"
         );
         let alarm = pb::AlarmRequest {
@@ -228,16 +228,17 @@ impl Shared {
         }
         errors.extend(self.view.alarms(0).iter().map(alarm_text));
         let downgrade = members.downgrade();
+        let (db_size, db_size_in_use) = self.view.db_sizes();
         pb::StatusResponse {
             header: Some(self.header().message(self.view.revision())),
             version: api::version::SERVER.to_owned(),
-            db_size: self.view.db_size() as i64,
+            db_size: db_size as i64,
             leader: leader.map_or(0, |leader| leader.0),
             raft_index: self.status.committed().0,
             raft_term: self.status.term().0,
             raft_applied_index: self.view.applied().index.0,
             errors,
-            db_size_in_use: self.view.db_size_in_use() as i64,
+            db_size_in_use: db_size_in_use as i64,
             is_learner: self.is_learner(),
             storage_version: self.storage_version(),
             db_size_quota: self.limits.quota_bytes as i64,

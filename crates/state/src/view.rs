@@ -348,15 +348,16 @@ impl View {
         (state.index.len(), state.index.cached())
     }
 
-    /// Size of the database file in bytes.
+    /// Bytes of the database file, and bytes of it in use, as of the last commit: `dbSize` and
+    /// `dbSizeInUse`.
     #[must_use]
-    pub fn db_size(&self) -> u64 {
-        self.shared().reader.size()
+    pub fn db_sizes(&self) -> (u64, u64) {
+        self.shared().reader.file_sizes()
     }
 
-    /// Bytes of it in use, and of what is not yet committed: what the quota is charged on.
+    /// What the quota is charged on, in bytes: what is in use, and what is not yet committed.
     #[must_use]
-    pub fn db_size_in_use(&self) -> u64 {
+    pub fn space_used(&self) -> u64 {
         self.shared().reader.size_in_use()
     }
 

@@ -253,8 +253,15 @@ impl Db {
 
     /// Bytes of pages that the newest state uses. Equals [`Db::size`] when opened `read_only`.
     pub fn size_in_use(&self) -> u64 {
+        self.sizes().1
+    }
+
+    /// [`Db::size`] and [`Db::size_in_use`] of one state.
+    pub fn sizes(&self) -> (u64, u64) {
         let state = self.shared.state();
-        state.meta.size_bytes() - state.unused_pages * u64::from(state.meta.page_size)
+        let bytes = state.meta.size_bytes();
+        let unused = state.unused_pages * u64::from(state.meta.page_size);
+        (bytes, bytes - unused)
     }
 
     /// Bytes that the file occupies, with what was reserved for growth.

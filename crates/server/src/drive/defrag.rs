@@ -55,11 +55,11 @@ impl Defragmenter {
     fn begin(&mut self, now: Instant) -> &mut Run {
         let shared = &self.shared;
         self.run.get_or_insert_with(|| {
-            let bytes_before = shared.view.db_size();
+            let (bytes_before, bytes_in_use) = shared.view.db_sizes();
             shared.metrics.defrag_inflight.set(1);
             tracing::info!(
                 "current-db-size-bytes" = bytes_before,
-                "current-db-size-in-use-bytes" = shared.view.db_size_in_use(),
+                "current-db-size-in-use-bytes" = bytes_in_use,
                 "defragmenting"
             );
             Run {
@@ -87,8 +87,8 @@ impl Defragmenter {
     /// Begins a run unasked when much has been free for long: what is free for a short time will
     /// be used again.
     pub(crate) fn consider(&mut self, now: Instant) {
-        let size = self.shared.view.db_size();
-        let free = size.saturating_sub(self.shared.view.db_size_in_use());
+        let (size, in_use) = self.shared.view.db_sizes();
+        let free = size - in_use;
         if free < FREE_BYTES_MIN || free < size / 2 || self.run.is_some() {
             self.loose_since = None;
             return;
@@ -130,13 +130,13 @@ impl Defragmenter {
             return;
         };
         let took = run.begun.elapsed();
+        let (bytes, _) = self.shared.view.db_sizes();
         self.loose_since = None;
         self.shared.metrics.defrag_inflight.set(0);
         self.shared.metrics.defrag.observe_seconds(took);
         tracing::info!(
-            "current-db-size-bytes-diff" =
-                self.shared.view.db_size() as i64 - run.bytes_before as i64,
-            "current-db-size-bytes" = self.shared.view.db_size(),
+            "current-db-size-bytes-diff" = bytes as i64 - run.bytes_before as i64,
+            "current-db-size-bytes" = bytes,
             ?took,
             "finished defragmenting"
         );

@@ -119,10 +119,9 @@ impl MemberView for Probe {
         metrics
             .open_reads
             .set_u64(shared.view.open_readers() as u64);
-        metrics.db_bytes.set_u64(shared.view.db_size());
-        metrics
-            .db_bytes_in_use
-            .set_u64(shared.view.db_size_in_use());
+        let (db_size, db_size_in_use) = shared.view.db_sizes();
+        metrics.db_bytes.set_u64(db_size);
+        metrics.db_bytes_in_use.set_u64(db_size_in_use);
         metrics.server_id.with([&shared.member.to_string()]).set(1);
         let mut sum = StatsSnapshot::default();
         for stats in self.stats.get().into_iter().flatten() {

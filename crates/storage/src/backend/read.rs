@@ -27,10 +27,10 @@ impl Reader {
         self.shared.overlay.read().applied
     }
 
-    /// Size of the file in bytes.
+    /// Bytes of the file, and bytes of it in use, both as of the last commit.
     #[must_use]
-    pub fn size(&self) -> u64 {
-        self.shared.db.size()
+    pub fn file_sizes(&self) -> (u64, u64) {
+        self.shared.db.sizes()
     }
 
     /// Bytes in use: allocated pages less free ones, and the overlay.

@@ -233,3 +233,20 @@ fn pressure_is_felt_until_the_commit() {
     backend.committer.commit().unwrap();
     assert!(!backend.writer.pressure());
 }
+
+#[test]
+fn the_quota_is_charged_on_more_than_the_file_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut backend = open(&dir);
+    backend.committer.commit().unwrap();
+    let (bytes, in_use) = backend.reader.file_sizes();
+    assert!(in_use <= bytes, "{in_use} of {bytes}");
+    let mut txn = backend.writer.begin(LogIndex(1), Term(1));
+    txn.put(Bucket::Key, b"k", Value::from(vec![0; 1 << 20]));
+    txn.commit();
+    assert_eq!(backend.reader.file_sizes(), (bytes, in_use));
+    assert!(backend.reader.size_in_use() >= in_use + (1 << 20));
+    backend.committer.commit().unwrap();
+    let (bytes, in_use) = backend.reader.file_sizes();
+    assert!(1 << 20 <= in_use && in_use <= bytes, "{in_use} of {bytes}");
+}

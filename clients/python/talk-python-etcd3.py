@@ -259,9 +259,20 @@ def lock_with_two_holders(client):
     same("is acquired", first.is_acquired(), True)
     same("acquired twice", second.acquire(timeout=0.5), False)
     same("refreshed", first.refresh()[0].TTL, 10)
+    # Between the transaction that found the lock taken and the watch for its release, this client
+    # misses the release, and sleeps for the whole of its timeout.
+    watches, watch = threading.Event(), other.add_watch_callback
+
+    def watch_and_tell(*arguments, **options):
+        watch_id = watch(*arguments, **options)
+        watches.set()
+        return watch_id
+
+    other.add_watch_callback = watch_and_tell
     taken = []
     waiting = threading.Thread(target=lambda: taken.append(second.acquire(timeout=PATIENCE)))
     waiting.start()
+    holds("the second one watches", watches.wait(PATIENCE))
     same("released", first.release(), True)
     waiting.join(PATIENCE)
     same("handed over", taken, [True])

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: two servers under the same load, in turn, over several rounds.
 //!
-//! Each round starts both binaries, one after the other on a fresh directory of the same disk,
+//! With `--members N` each server is a cluster of N on this machine. Each round starts both binaries, one after the other on a fresh directory of the same disk,
 //! loads the key space and drives every row at every shape of load. Both keep etcd's default
 //! durability: an answer to a write means that it was synced. Client and server share the
 //! machine, so throughput is a floor and processor time per call is the figure to trust;
@@ -21,21 +21,24 @@ mod transport;
 mod watchers;
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
 use lag::Laggards;
 use loader::{Extent, Measured, Shape};
 use probe::Probe;
-use process::{Server, Usage, device_written, machine_busy};
+use process::{Cluster, Usage, device_written, machine_busy};
 use request::Requests;
-use rows::{KEY_SPACE, LAG, Preparation, ROWS, Row, Scene};
+use rows::{KEY_SPACE, LAG, Preparation, Row, Scene, Through};
 
 struct Plan {
     ours: PathBuf,
     reference: PathBuf,
     directory: PathBuf,
+    /// Members of either cluster.
+    members: usize,
     rounds: u64,
     measured: Duration,
     /// Substrings of the names of the rows that run; empty for all.
@@ -57,6 +60,7 @@ impl Plan {
             ours: arguments.required("--ours")?.into(),
             reference: arguments.required("--reference")?.into(),
             directory: directory.into(),
+            members: arguments.number("--members", 1)?.try_into()?,
             rounds: arguments.number("--rounds", rounds)?,
             measured: Duration::from_secs(arguments.number("--seconds", seconds)?),
             only: only
@@ -68,6 +72,9 @@ impl Plan {
             markdown: arguments.value("--markdown")?.map(PathBuf::from),
         };
         arguments.finish()?;
+        if plan.members == 0 {
+            return Err("a cluster has at least one member".into());
+        }
         Ok(plan)
     }
 
@@ -163,17 +170,17 @@ fn turn(plan: &Plan, side: &str, binary: &Path) -> Result<Turn, Box<dyn Error>> 
     }
     std::fs::create_dir_all(&directory)?;
     let probe = probe::run(&directory)?;
-    let server = Server::start(binary, &directory)?;
-    load_key_space(&server)?;
-    let loaded_mib = server.usage()?.resident / MIB;
+    let cluster = Cluster::start(binary, &directory, plan.members)?;
+    load_key_space(&cluster)?;
+    let loaded_mib = cluster.usage()?.resident / MIB;
     let mut stage = Stage {
         plan,
-        server,
+        cluster,
         fresh: KEY_SPACE,
         lag_from: None,
     };
     let mut cells = Vec::new();
-    for row in ROWS.iter().filter(|row| plan.wants(row)) {
+    for row in rows::of(plan.members).iter().filter(|row| plan.wants(row)) {
         if let Scene::Prepared(_, preparation) = row.scene {
             stage.prepare(preparation)?;
         }
@@ -198,7 +205,7 @@ fn turn(plan: &Plan, side: &str, binary: &Path) -> Result<Turn, Box<dyn Error>> 
 
 fn print(side: &str, row: &str, shape: Shape, figures: &Figures) {
     eprintln!(
-        "  {side:9} {row:32} {:>4}x{:<3} {:>9.0}/s p50 {:>7.0} p99 {:>7.0} µs, cpu {:>7.2} µs, client {:>6.2} µs, RSS {:.0}, others {:.2}",
+        "  {side:9} {row:34} {:>4}x{:<3} {:>9.0}/s p50 {:>7.0} p99 {:>7.0} µs, cpu {:>7.2} µs, client {:>6.2} µs, RSS {:.0}, others {:.2}",
         shape.connections,
         shape.streams,
         figures.throughput,
@@ -213,15 +220,17 @@ fn print(side: &str, row: &str, shape: Shape, figures: &Figures) {
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-fn load_key_space(server: &Server) -> Result<(), Box<dyn Error>> {
+/// A follower that has not caught up for so long is broken.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+fn load_key_space(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
     let shape = Shape {
         connections: 1,
         streams: 2,
     };
     let extent = Extent::Calls(KEY_SPACE / request::LOAD_BATCH);
-    let loaded = loader::run(server.address, shape, extent, &mut Requests::load(), || {
-        Ok(())
-    })?;
+    let leader = [cluster.leader()?];
+    let loaded = loader::run(&leader, shape, extent, &mut Requests::load(), || Ok(()))?;
     match loaded.failed {
         0 => Ok(()),
         failed => Err(format!("{failed} transactions of the load failed").into()),
@@ -236,10 +245,10 @@ struct Mark {
     written: f64,
 }
 
-/// A server and what the rows so far have left on it.
+/// A cluster and what the rows so far have left on it.
 struct Stage<'a> {
     plan: &'a Plan,
-    server: Server,
+    cluster: Cluster,
     /// Keys from this number on exist only if a row in order has just made them.
     fresh: u64,
     /// Where watchers that lag begin, once there is enough history.
@@ -249,7 +258,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn mark(&self) -> Result<Mark, Box<dyn Error>> {
         Ok(Mark {
-            server: self.server.usage()?,
+            server: self.cluster.usage()?,
             client: Usage::of("self")?,
             busy: machine_busy()?,
             written: device_written(&self.plan.directory)?,
@@ -264,7 +273,8 @@ impl Stage<'_> {
         };
         let extent = Extent::Calls(count);
         let mut requests = requests();
-        let made = loader::run(self.server.address, shape, extent, &mut requests, || Ok(()))?;
+        let leader = [self.cluster.leader()?];
+        let made = loader::run(&leader, shape, extent, &mut requests, || Ok(()))?;
         match made.failed {
             0 => Ok(()),
             failed => Err(format!("{failed} operations before the row failed").into()),
@@ -276,7 +286,7 @@ impl Stage<'_> {
         if let Some(from) = self.lag_from {
             return Ok(from);
         }
-        let from = lag::newest_revision(self.server.address)? + 1;
+        let from = lag::newest_revision(self.cluster.leader()?)? + 1;
         self.prepare(Preparation {
             requests: || Requests::puts_in_order(0),
             count: LAG,
@@ -285,9 +295,32 @@ impl Stage<'_> {
         Ok(from)
     }
 
+    /// Where the clients connect, once every member has what was written so far: a watcher must
+    /// not hear of what was before it, nor a reader miss it.
+    fn addresses(&self, through: Through) -> Result<Vec<SocketAddr>, Box<dyn Error>> {
+        let leader = self.cluster.leader()?;
+        let mut addresses = self.cluster.addresses();
+        addresses.sort_by_key(|address| *address == leader);
+        let newest = lag::newest_revision(leader)?;
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        for &address in &addresses {
+            while lag::newest_revision(address)? < newest {
+                if Instant::now() > deadline {
+                    return Err("a follower does not catch up".into());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(match through {
+            Through::Leader => vec![leader],
+            Through::All => addresses,
+        })
+    }
+
     fn calls(
         &self,
         requests: &mut Requests,
+        through: Through,
         shape: Shape,
     ) -> Result<Measured<Mark>, Box<dyn Error>> {
         let measured = self.plan.measured;
@@ -295,8 +328,8 @@ impl Stage<'_> {
             warm_up: measured / 2,
             measured,
         };
-        let address = self.server.address;
-        loader::run(address, shape, extent, requests, || self.mark())
+        let addresses = self.addresses(through)?;
+        loader::run(&addresses, shape, extent, requests, || self.mark())
     }
 
     fn beside(
@@ -307,11 +340,11 @@ impl Stage<'_> {
         let from = self.history()?;
         let mut requests = Requests::put(KEY_SPACE);
         let Some(pace) = pace else {
-            return self.calls(&mut requests, shape);
+            return self.calls(&mut requests, Through::Leader, shape);
         };
-        let newest = lag::newest_revision(self.server.address)?;
-        let laggards = Laggards::start(self.server.address, from, pace)?;
-        let measured = self.calls(&mut requests, shape);
+        let newest = lag::newest_revision(self.cluster.leader()?)?;
+        let laggards = Laggards::start(self.cluster.leader()?, from, pace)?;
+        let measured = self.calls(&mut requests, Through::Leader, shape);
         let heard = laggards.finish()?;
         if heard >= newest {
             return Err("the watchers caught up, so that nothing was measured".into());
@@ -322,6 +355,7 @@ impl Stage<'_> {
     fn fan_out(
         &mut self,
         [watchers, connections]: [usize; 2],
+        through: Through,
         shape: Shape,
     ) -> Result<Measured<Mark>, Box<dyn Error>> {
         let plan = fan_out::Plan {
@@ -332,21 +366,22 @@ impl Stage<'_> {
         };
         let measured = self.plan.measured;
         let times = [measured / 2, measured];
-        fan_out::run(self.server.address, plan, times, || self.mark())
+        let addresses = self.addresses(through)?;
+        fan_out::run(&addresses, plan, times, || self.mark())
     }
 
     fn measure(&mut self, row: &Row, shape: Shape) -> Result<Figures, Box<dyn Error>> {
         let measured = match row.scene {
             Scene::Calls(requests) | Scene::Prepared(requests, _) => {
                 let mut requests = requests(self.fresh);
-                let measured = self.calls(&mut requests, shape)?;
+                let measured = self.calls(&mut requests, row.through, shape)?;
                 self.fresh = self.fresh.max(requests.reached());
                 measured
             }
             Scene::FanOut {
                 watchers,
                 connections,
-            } => self.fan_out([watchers, connections], shape)?,
+            } => self.fan_out([watchers, connections], row.through, shape)?,
             Scene::Beside(pace) => self.beside(pace, shape)?,
         };
         Ok(Figures::new(&measured, row.writes))

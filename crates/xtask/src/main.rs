@@ -11,8 +11,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <command>
   acceptance STORY --bin BINARY …
                                  stories with real data (dpkg, adopt); no STORY lists them
-  bench --ours BINARY --reference BINARY [--rounds N] [--seconds N] [--rows NAME,…]
-        [--quick] [--dir DIR] [--json FILE] [--markdown FILE]
+  bench --ours BINARY --reference BINARY [--members N] [--rounds N] [--seconds N]
+        [--rows NAME,…] [--quick] [--dir DIR] [--json FILE] [--markdown FILE]
                                  compare two servers under the same load
   codegen                        generate the message types from crates/api/proto
   reference --out DIR            build Go etcd's binaries to compare with

@@ -93,18 +93,19 @@ impl Puts {
     }
 }
 
-/// Runs the plan; `mark` takes the readings.
+/// Runs the plan: the writer at the first of `addresses`, the watchers' connections in turn at each;
+/// `mark` takes the readings.
 ///
 /// # Errors
 /// A connection that breaks, an event that is lost, repeated or out of order, or no progress for
 /// a minute.
 pub(super) fn run<M>(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     plan: Plan,
     [warm_up, measured]: [Duration; 2],
     mut mark: impl FnMut() -> Result<M, Box<dyn Error>>,
 ) -> Result<Measured<M>, Box<dyn Error>> {
-    let mut fan_out = FanOut::connect(address, plan)?;
+    let mut fan_out = FanOut::connect(addresses, plan)?;
     let all = |fan_out: &FanOut| -> usize { fan_out.watchers.iter().map(|one| one.created).sum() };
     fan_out
         .turn_until(|fan_out| fan_out.writer.transport.ready && all(fan_out) == plan.watchers)?;
@@ -134,9 +135,10 @@ pub(super) fn run<M>(
 }
 
 impl FanOut {
-    fn connect(address: SocketAddr, plan: Plan) -> Result<Self, Box<dyn Error>> {
+    fn connect(addresses: &[SocketAddr], plan: Plan) -> Result<Self, Box<dyn Error>> {
         let poll = Poll::new()?;
-        let writer = Connection::open(address)?;
+        let first = addresses.first().ok_or("no server to write to")?;
+        let writer = Connection::open(*first)?;
         poll.add(&writer.transport, 0)?;
         let layout = Layout {
             streams: 1,
@@ -145,7 +147,7 @@ impl FanOut {
             window: EAGER,
         };
         let mut watchers = Vec::new();
-        for index in 0..plan.connections {
+        for (index, &address) in (0..plan.connections).zip(addresses.iter().cycle()) {
             let mut connection = Watchers::open(address, layout)?;
             poll.add(&connection.transport, index + 1)?;
             poll.flush(&mut connection.transport, index + 1)?;

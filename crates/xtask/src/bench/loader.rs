@@ -43,18 +43,19 @@ pub(crate) struct Measured<M> {
     pub(crate) marks: (M, M),
 }
 
-/// Keeps `shape` calls outstanding until `extent` is reached; `mark` takes the readings.
+/// Keeps `shape` calls outstanding until `extent` is reached, its connections in turn to one of
+/// `addresses` each; `mark` takes the readings.
 ///
 /// # Errors
 /// A connection that breaks, or no answer for a minute.
 pub(crate) fn run<M>(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     shape: Shape,
     extent: Extent,
     requests: &mut Requests,
     mut mark: impl FnMut() -> Result<M, Box<dyn Error>>,
 ) -> Result<Measured<M>, Box<dyn Error>> {
-    let mut driver = Driver::connect(address, shape)?;
+    let mut driver = Driver::connect(addresses, shape)?;
     driver.turn_until(requests, Some(PATIENCE), |driver| driver.all_ready())?;
     let calls = match extent {
         Extent::Calls(calls) => Some(calls),
@@ -107,10 +108,10 @@ struct Driver {
 }
 
 impl Driver {
-    fn connect(address: SocketAddr, shape: Shape) -> Result<Self, Box<dyn Error>> {
+    fn connect(addresses: &[SocketAddr], shape: Shape) -> Result<Self, Box<dyn Error>> {
         let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(shape.connections);
-        for index in 0..shape.connections {
+        for (index, &address) in (0..shape.connections).zip(addresses.iter().cycle()) {
             let connection = Connection::open(address)?;
             poll.add(&connection.transport, index)?;
             connections.push(connection);

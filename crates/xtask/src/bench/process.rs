@@ -1,4 +1,4 @@
-//! A server under test as a process: started on a fresh directory, read through /proc.
+//! A cluster under test as processes: started on a fresh directory, read through /proc.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -12,69 +12,142 @@ use std::time::{Duration, Instant};
 const TICKS: f64 = 100.0;
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Members of one cluster; killed when dropped.
+pub(crate) struct Cluster {
+    members: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts so many members of a new cluster and waits until all are healthy.
+    ///
+    /// # Errors
+    /// The binary does not start, or a member is not healthy within 30 s.
+    pub(crate) fn start(
+        binary: &Path,
+        directory: &Path,
+        count: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let peers = free_ports(count)?;
+        let peers: Vec<String> = peers
+            .into_iter()
+            .map(|port| format!("http://127.0.0.1:{port}"))
+            .collect();
+        let members = (0..count)
+            .map(|index| Server::start(binary, directory, &peers, index))
+            .collect::<Result<_, _>>()?;
+        let mut cluster = Self { members };
+        cluster
+            .members
+            .iter_mut()
+            .try_for_each(Server::wait_until_healthy)?;
+        Ok(cluster)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.members.iter().map(|one| one.address).collect()
+    }
+
+    /// Where the clients of the leader connect.
+    ///
+    /// # Errors
+    /// Nobody leads for 30 s.
+    pub(crate) fn leader(&self) -> Result<SocketAddr, Box<dyn Error>> {
+        if let [only] = &self.members[..] {
+            return Ok(only.address);
+        }
+        let deadline = Instant::now() + START_LIMIT;
+        while Instant::now() < deadline {
+            let leads = |address| ask(address, "/metrics").is_ok_and(|text| says_it_leads(&text));
+            if let Some(leader) = self.members.iter().find(|one| leads(one.address)) {
+                return Ok(leader.address);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err("nobody leads".into())
+    }
+
+    /// What the members' processes used so far, in sum.
+    ///
+    /// # Errors
+    /// A process is gone.
+    pub(crate) fn usage(&self) -> Result<Usage, Box<dyn Error>> {
+        let mut sum = Usage {
+            cpu: 0.0,
+            resident: 0.0,
+        };
+        for member in &self.members {
+            let usage = Usage::of(&member.child.id().to_string())?;
+            sum.cpu += usage.cpu;
+            sum.resident += usage.resident;
+        }
+        Ok(sum)
+    }
+}
+
 /// A running member; killed when dropped.
-pub(crate) struct Server {
+struct Server {
     child: Child,
-    pub(crate) address: SocketAddr,
-    directory: PathBuf,
+    address: SocketAddr,
+    log: PathBuf,
 }
 
 impl Server {
-    /// Starts a single member and waits until it is healthy.
-    ///
-    /// # Errors
-    /// The binary does not start, or is not healthy within 30 s.
-    pub(crate) fn start(binary: &Path, directory: &Path) -> Result<Self, Box<dyn Error>> {
-        std::fs::create_dir_all(directory)?;
-        let log = std::fs::File::create(directory.join("server.log"))?;
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+    /// Starts one of the members whose peer URLs are given.
+    fn start(
+        binary: &Path,
+        directory: &Path,
+        peers: &[String],
+        index: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let log = directory.join(format!("server-{index}.log"));
+        let output = std::fs::File::create(&log)?;
+        let [port] = free_ports(1)?[..] else {
+            return Err("no port".into());
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let client = format!("http://{address}");
-        let peer = format!("http://127.0.0.1:{}", free_port()?);
+        let peer = &peers[index];
+        let data = directory.join(format!("data-{index}"));
+        let all: Vec<String> = peers
+            .iter()
+            .enumerate()
+            .map(|(index, peer)| format!("bench-{index}={peer}"))
+            .collect();
         let child = Command::new(binary)
-            .arg("--name=bench")
-            .arg(format!("--data-dir={}", directory.join("data").display()))
+            .arg(format!("--name=bench-{index}"))
+            .arg(format!("--data-dir={}", data.display()))
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=bench={peer}"))
+            .arg(format!("--initial-cluster={}", all.join(",")))
             .arg("--quota-backend-bytes=17179869184")
             .arg("--log-level=error")
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(output.try_clone()?)
+            .stderr(output)
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
-        let mut server = Self {
+        Ok(Self {
             child,
             address,
-            directory: directory.into(),
-        };
-        server.wait_until_healthy()?;
-        Ok(server)
+            log,
+        })
     }
 
     fn wait_until_healthy(&mut self) -> Result<(), Box<dyn Error>> {
         let deadline = Instant::now() + START_LIMIT;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
-                let log = std::fs::read_to_string(self.directory.join("server.log"))?;
+                let log = std::fs::read_to_string(&self.log)?;
                 return Err(format!("the server ended with {status}:\n{log}").into());
             }
-            if health(self.address).is_ok_and(|answer| answer.contains("\"true\"")) {
+            if ask(self.address, "/health").is_ok_and(|answer| answer.contains("\"true\"")) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         Err("the server did not become healthy".into())
-    }
-
-    /// What the process used so far.
-    ///
-    /// # Errors
-    /// The process is gone.
-    pub(crate) fn usage(&self) -> Result<Usage, Box<dyn Error>> {
-        Usage::of(&self.child.id().to_string())
     }
 }
 
@@ -86,17 +159,31 @@ impl Drop for Server {
     }
 }
 
-fn health(address: SocketAddr) -> std::io::Result<String> {
+/// One request without a body; the whole answer.
+fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-    socket.write_all(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes())?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+fn says_it_leads(metrics: &str) -> bool {
+    metrics
+        .lines()
+        .any(|line| line.trim_end() == "etcd_server_is_leader 1")
+}
+
+/// Ports that were free at the same moment, so that no two are the same.
+fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect()
 }
 
 /// Totals of one process since its start.

@@ -28,6 +28,7 @@ const COLUMNS: [Column; 9] = [
 /// The medians of all rounds.
 pub(super) struct Report {
     machine: Vec<(&'static str, String)>,
+    members: usize,
     rounds: u64,
     seconds: f64,
     lines: Vec<Line>,
@@ -67,6 +68,7 @@ impl Report {
         });
         Ok(Self {
             machine: machine(),
+            members: plan.members,
             rounds: plan.rounds,
             seconds: plan.measured.as_secs_f64(),
             lines: lines.collect(),
@@ -113,6 +115,7 @@ impl Report {
         json!({
             "machine": self.machine.iter().map(|(name, value)| (name.to_string(), json!(value)))
                 .collect::<Value>(),
+            "members": self.members,
             "rounds": self.rounds,
             "seconds_per_cell": self.seconds,
             "key_space": KEY_SPACE,
@@ -139,6 +142,11 @@ impl Report {
             out,
             "- ours: {}; reference: {}",
             ours.version, reference.version
+        )?;
+        writeln!(
+            out,
+            "- clusters of {} on this machine; processor time and memory are their sums",
+            self.members,
         )?;
         writeln!(
             out,

@@ -33,3 +33,20 @@ fn sectors_written_are_read() {
     assert_eq!(parse_device(text, 254, 0), Some(5120.0));
     assert_eq!(parse_device(text, 8, 0), None);
 }
+
+#[test]
+fn who_leads_is_read_from_metrics() {
+    assert!(says_it_leads(
+        "# TYPE x gauge\netcd_server_is_leader 1\nx 2\n"
+    ));
+    assert!(!says_it_leads("etcd_server_is_leader 0\n"));
+    assert!(!says_it_leads("etcd_server_is_leader 10\n"));
+}
+
+#[test]
+fn ports_of_one_request_differ() {
+    let mut ports = free_ports(20).unwrap();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 20);
+}

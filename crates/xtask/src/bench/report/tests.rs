@@ -50,6 +50,7 @@ fn the_table_and_the_json_show_the_ratio() {
     };
     let report = Report {
         machine: machine(),
+        members: 1,
         rounds: 1,
         seconds: 1.0,
         lines: vec![Line {
@@ -98,6 +99,7 @@ fn lagging_watchers_are_compared_with_none() {
     };
     let report = Report {
         machine: machine(),
+        members: 1,
         rounds: 1,
         seconds: 1.0,
         lines: vec![

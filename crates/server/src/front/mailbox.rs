@@ -7,10 +7,11 @@
 //! producer writes to the eventfd, which makes the coming wait return.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::net::Control;
@@ -128,14 +129,13 @@ impl<M, C> Mailbox<M, C> {
         std::mem::swap(&mut queues.control, control);
     }
 
-    /// Consumer: the eventfd became readable.
-    pub(super) fn clear_event(&self) {
-        let mut count = [0u8; 8];
-        // Nothing to read means that nothing is pending: as good as read.
-        let _ = rustix::io::read(&self.shared.event, &mut count);
-    }
-
-    pub(super) fn event_fd(&self) -> BorrowedFd<'_> {
-        self.shared.event.as_fd()
+    /// Consumer: what it waits on reports wake-ups under this token. Each is an edge, so that the
+    /// eventfd is never read: its counter would take centuries of wake-ups to fill.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    pub(super) fn register(&self, epoll: &OwnedFd, token: EventData) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ET;
+        Ok(epoll::add(epoll, &self.shared.event, token, flags)?)
     }
 }

@@ -113,6 +113,8 @@ pub(super) struct Hub {
     turn: (i64, WatcherId),
     /// The next round serves whoever lags least.
     least_next: bool,
+    /// The newest revision when the last round of catching up began.
+    round_revision: i64,
     /// Parked watchers, who need no events.
     parked: usize,
     /// Events are kept for this thread, and routed.
@@ -150,6 +152,7 @@ impl Hub {
             lagging: BTreeSet::new(),
             turn: (0, 0),
             least_next: false,
+            round_revision: 0,
             parked: 0,
             following: false,
             choked: 0,

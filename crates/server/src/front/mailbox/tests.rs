@@ -2,7 +2,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
 use rustix::time::Timespec;
 
 use super::*;
@@ -10,21 +11,26 @@ use super::*;
 /// A sleep this long means that a wake-up was lost.
 const LOST: Duration = Duration::from_secs(20);
 
+/// What the loop waits on.
+fn waiting_on(mailbox: &Mailbox<u64, ()>) -> OwnedFd {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    mailbox.register(&epoll, EventData::new_u64(7)).unwrap();
+    epoll
+}
+
 /// Sleeps as the loop does; true if there was something to wake for.
-fn sleep(mailbox: &Mailbox<u64, ()>) -> bool {
+fn sleep(mailbox: &Mailbox<u64, ()>, epoll: &OwnedFd) -> bool {
     if !mailbox.may_sleep() {
         return true;
     }
-    let event = mailbox.event_fd();
-    let mut polled = [PollFd::new(&event, PollFlags::IN)];
+    let mut ready = Vec::with_capacity(1);
     let timeout = Timespec {
         tv_sec: LOST.as_secs() as i64,
         tv_nsec: 0,
     };
-    let ready = poll(&mut polled, Some(&timeout)).unwrap();
+    epoll::wait(epoll, spare_capacity(&mut ready), Some(&timeout)).unwrap();
     mailbox.awake();
-    mailbox.clear_event();
-    ready > 0
+    !ready.is_empty()
 }
 
 #[test]
@@ -32,6 +38,7 @@ fn no_wake_up_is_lost() {
     const PRODUCERS: u64 = 3;
     const BATCHES: u64 = 20_000;
     let mailbox = Mailbox::<u64, ()>::new().unwrap();
+    let epoll = waiting_on(&mailbox);
     // Every batch waits until an earlier one was taken, so the consumer sleeps all the time.
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|producer| {
@@ -56,7 +63,7 @@ fn no_wake_up_is_lost() {
     let mut left = PRODUCERS * BATCHES * 2;
     while left > 0 {
         assert!(
-            sleep(&mailbox),
+            sleep(&mailbox, &epoll),
             "a wake-up was lost, {left} messages are missing"
         );
         mailbox.take(&mut mail, &mut control);

@@ -70,12 +70,7 @@ impl<M> Parts<M> {
     pub(super) fn prepare(self) -> io::Result<Prepared<M>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mailbox = self.mailboxes[usize::from(self.thread)].clone();
-        epoll::add(
-            &epoll,
-            mailbox.event_fd(),
-            EventData::new_u64(TOKEN_WAKE),
-            EventFlags::IN,
-        )?;
+        mailbox.register(&epoll, EventData::new_u64(TOKEN_WAKE))?;
         for (listener, back) in self.listeners.iter().zip(0..) {
             listener.set_nonblocking()?;
             let token = EventData::new_u64(TOKEN_LISTENER - back);
@@ -226,7 +221,8 @@ impl<H: Handler> EventLoop<H> {
 
     fn on_ready(&mut self, token: u64, flags: EventFlags) {
         match token {
-            TOKEN_WAKE => self.mailbox.clear_event(),
+            // It has done its work: the wait is over.
+            TOKEN_WAKE => {}
             TOKEN_LISTENERS_END.. => self.accept((TOKEN_LISTENER - token) as usize),
             _ => {
                 let index = token as u32;

@@ -19,14 +19,30 @@ const QUEUED_BYTES_MAX: u64 = 256 << 10;
 const REVIVED_BYTES_MAX: u64 = 16 << 10;
 /// Several revisions share a response up to this size.
 const RESPONSE_BYTES: usize = 1 << 20;
-/// Records, and their bytes, that one round of catching up reads.
-const ROUND_RECORDS: usize = 500;
-const ROUND_BYTES: usize = 1 << 20;
-/// What one round of catching up sends, to all watchers that it serves: their net thread has
-/// others to answer.
-const ROUND_SENT_BYTES: usize = 2 << 20;
+/// A round of catching up while nobody writes: long, so that many watchers share what is read.
+const LONG: RoundLimits = RoundLimits {
+    records: 500,
+    bytes: 1 << 20,
+    sent_bytes: 2 << 20,
+};
+/// One beside writers, who find their net thread at it: at most some 50 us.
+const SHORT: RoundLimits = RoundLimits {
+    records: 64,
+    bytes: 32 << 10,
+    sent_bytes: 64 << 10,
+};
 /// What a response may have beyond `--max-request-bytes` before it is split, as in etcd.
 const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Bounds of one round of catching up.
+struct RoundLimits {
+    /// Records that are read.
+    records: usize,
+    /// Their bytes, but for the last.
+    bytes: usize,
+    /// What is sent to all watchers that the round serves.
+    sent_bytes: usize,
+}
 
 /// Above this the memory of a round is given back.
 const ROUND_BYTES_KEPT: usize = 1 << 20;
@@ -358,6 +374,14 @@ impl Hub {
         Some(self.turn)
     }
 
+    /// Short rounds while there were writes since the one before.
+    fn round_limits(&mut self) -> &'static RoundLimits {
+        let revision = self.shared.view.revision();
+        let written = revision != self.round_revision;
+        self.round_revision = revision;
+        if written { &SHORT } else { &LONG }
+    }
+
     /// Reads on from one cursor, for every watcher whose cursor lies in what is read.
     fn catch_up(&mut self, net: &mut Net) {
         let Some((from, first)) = self.next_lagging() else {
@@ -367,7 +391,8 @@ impl Hub {
         if self.is_choked(net, stream) {
             return self.move_to(first, Progress::Parked, from);
         }
-        let chunk = match self.shared.view.events(from, ROUND_RECORDS, ROUND_BYTES) {
+        let limits = self.round_limits();
+        let chunk = match self.shared.view.events(from, limits.records, limits.bytes) {
             Ok(chunk) => chunk,
             Err(error) => fatal("read the history of keys", &error),
         };
@@ -376,7 +401,7 @@ impl Hub {
         let readers: Vec<(i64, WatcherId)> = self
             .lagging
             .range((from, 0)..=(through.max(from), WatcherId::MAX))
-            .take(1 + ROUND_SENT_BYTES / bytes.max(1))
+            .take(1 + limits.sent_bytes / bytes.max(1))
             .copied()
             .collect();
         for &(next, at) in &readers {

@@ -193,6 +193,12 @@ pub fn parse_sequence<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Ve
     Ok(urls)
 }
 
+/// The texts of URLs.
+#[must_use]
+pub fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(Url::to_string).collect()
+}
+
 /// `a,b` as etcd prints a list of URLs.
 pub fn join(urls: &[Url]) -> String {
     urls.iter()

@@ -16,7 +16,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::cluster::InitialCluster;
+use api::cluster::{InitialCluster, same_texts};
 use api::url;
 use state::record::Revision;
 use state::{Bootstrap, InitialMember, SCHEDULED_COMPACT, v2_store_json};
@@ -88,7 +88,8 @@ fn log_progress(message: &str, request: &Request) {
 /// The new cluster, as a server would begin it.
 fn bootstrap(request: &Request) -> Result<Bootstrap, String> {
     let advertised = url::parse_sequence(request.peer_urls.split(','))?;
-    let cluster = InitialCluster::parse(&request.initial_cluster, &request.name, &advertised)?;
+    let cluster = InitialCluster::parse(&request.initial_cluster)?;
+    cluster.check_founder(&request.name, &advertised, &same_texts)?;
     let members: Vec<InitialMember> = cluster
         .members
         .iter()

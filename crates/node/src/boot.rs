@@ -14,7 +14,7 @@ use std::fmt;
 use storage::log::LogIndex;
 
 pub(crate) use force::force;
-pub use join::{JoinError, Running, join};
+pub use join::{JoinError, Joined, Running, join};
 pub use state::{Bootstrap, BootstrapError, InitialMember};
 
 /// `--initial-cluster-state`.

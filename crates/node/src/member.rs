@@ -22,7 +22,7 @@ use storage::wal::{self, Metadata, Recovered, TornTail, Wal, WalSnapshot};
 
 use crate::boot::{
     self, Bootstrap, DatabaseFacts, Decision, Facts, InitialMember, InitialState, JoinError,
-    LogFacts, Running,
+    Joined, LogFacts,
 };
 use crate::ids::RequestIds;
 use crate::machine::{self, Node};
@@ -41,8 +41,9 @@ pub struct Config {
     pub initial_cluster: Vec<InitialMember>,
     pub initial_token: String,
     pub initial_state: InitialState,
-    /// The running cluster, for a first start with `--initial-cluster-state=existing`.
-    pub running: Option<Running>,
+    /// Who this member is in the running cluster, for a first start with
+    /// `--initial-cluster-state=existing`.
+    pub joined: Option<Joined>,
     /// `--force-new-cluster`: go on alone, with what this member has.
     pub force_new_cluster: bool,
     /// `--advertise-client-urls`.
@@ -134,9 +135,9 @@ impl Member {
                 }
                 (Decision::Restart { applied }, Some(log)) => (log, applied),
                 (Decision::Join, _) => {
-                    let running = config.running.as_ref().ok_or(JoinError::NotFetched)?;
-                    let id = boot::join(&config.name, &config.initial_cluster, running)?;
-                    (create_log(fs, config, id, running.cluster)?, LogIndex(0))
+                    let joined = config.joined.as_ref().ok_or(JoinError::NotFetched)?;
+                    let cluster = joined.running.cluster;
+                    (create_log(fs, config, joined.member, cluster)?, LogIndex(0))
                 }
                 (Decision::AdoptReceived { snapshot }, found) => {
                     drop((state, found));
@@ -377,8 +378,8 @@ fn assemble(
 
 /// The members that the operator or the running cluster named.
 fn founders(config: &Config) -> Vec<state::Member> {
-    if let Some(running) = &config.running {
-        return running.members.clone();
+    if let Some(joined) = &config.joined {
+        return joined.running.members.clone();
     }
     let member = |member: &InitialMember| state::Member {
         id: crate::ids::member_id(&member.peer_urls, &config.initial_token, None).0,

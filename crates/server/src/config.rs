@@ -22,7 +22,6 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use api::cluster::InitialCluster;
 use api::url;
 pub use api::url::{Scheme, Url};
 pub use help::{USAGE, flags as help_flags, version as version_text};
@@ -139,7 +138,7 @@ pub struct Listen {
 pub struct Cluster {
     pub advertise_client: Vec<Url>,
     pub advertise_peer: Vec<Url>,
-    /// `name=url,…` of all founding members; see [`Config::initial_cluster`].
+    /// `name=url,…` of all founding members, see [`api::cluster::InitialCluster`].
     pub initial: String,
     pub token: String,
     /// Found a cluster (true) or join one.
@@ -180,6 +179,8 @@ pub struct Limits {
     pub txn_ops_max: usize,
     pub request_bytes_max: usize,
     pub concurrent_streams_max: u32,
+    /// Learners that the cluster may have.
+    pub learners_max: usize,
     /// Bytes of data; `None` for no limit.
     pub quota_bytes: Option<u64>,
     pub keep_alive: KeepAlive,
@@ -376,18 +377,4 @@ fn read_file(
             Failure::Plain(format!("unexpected error setting up {key}: {why}"))
         }
     })
-}
-
-impl Config {
-    /// The founding members that `--initial-cluster` names, for a member that has no data yet.
-    ///
-    /// # Errors
-    /// What etcd answers when they do not fit this member.
-    pub fn initial_cluster(&self) -> Result<InitialCluster, String> {
-        InitialCluster::parse(
-            &self.cluster.initial,
-            &self.name,
-            &self.cluster.advertise_peer,
-        )
-    }
 }

@@ -1,22 +1,22 @@
 //! The member behind the sockets: boot, threads, services, endpoints, and their orderly end.
 
+mod bootstrap;
 mod view;
 
 use std::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use node::boot::{InitialMember, InitialState};
+use node::boot::InitialState;
 use node::member::{self, Member};
 use storage::backend;
 use storage::datadir::DataDir;
 use storage::fs::{Fs, RealFs};
 use storage::wal;
 
-use crate::config::{Config, Listen, Url};
+use crate::config::{Config, Listen};
 use crate::drive::Shared;
 use crate::drive::post::{Mail, Post};
 use crate::drive::start::{self, Drive};
@@ -67,7 +67,8 @@ pub fn start(
     stopper: Stopper,
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
-    let member = Member::boot(&fs, &settings(config, tls.peer.as_ref())?)?;
+    let found = bootstrap::find(config, tls.peer.as_ref())?;
+    let member = Member::boot(&fs, &settings(config, found))?;
     report(&member);
     let metrics = Arc::new(Metrics::new(&config.gates, config.limits.quota_bytes));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -199,88 +200,24 @@ impl Running for Serving {
     }
 }
 
-/// Who founds the cluster; nobody when there is a log, which then knows the members itself, so
-/// that the flags for the first start may stay on the command line.
-fn founders(config: &Config) -> Result<Vec<(String, Vec<Url>)>, String> {
-    let dir = DataDir::new(&config.data_dir, config.wal_dir.as_deref());
-    if has_log(dir.wal()) {
-        return Ok(Vec::new());
-    }
-    Ok(config.initial_cluster()?.members)
-}
-
-/// What the members of a running cluster say about it, for a first start.
-///
-/// # Errors
-/// This member has been part of the cluster that it is to found, or nobody can be asked.
-fn running(
-    config: &Config,
-    tls: Option<&Arc<tls::Credentials>>,
-    initial: &[(String, Vec<Url>)],
-) -> Result<Option<node::boot::Running>, String> {
-    let others = initial.iter().filter(|(name, _)| *name != config.name);
-    let urls: Vec<Url> = others.flat_map(|(_, urls)| urls.clone()).collect();
-    if urls.is_empty() {
-        return Ok(None);
-    }
-    let found = peer::ask_members(config, tls, &urls).map_err(|error| error.to_string())?;
-    if !config.cluster.new {
-        return Ok(found);
-    }
-    let own: Vec<String> = config
-        .cluster
-        .advertise_peer
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let id = api::ids::member_id(&own, &config.cluster.token, None);
-    let members = found.map_or_else(Vec::new, |running| running.members);
-    let published = |member: &state::Member| member.id == id.0 && !member.client_urls.is_empty();
-    match members.iter().any(published) {
-        true => Err(format!("member {id} has already been bootstrapped")),
-        false => Ok(None),
-    }
-}
-
-fn has_log(dir: &Path) -> bool {
-    // Whatever else is wrong with the directory, the boot says better than this look could.
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return false;
-    };
-    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    names.any(|name| name.as_encoded_bytes().ends_with(b".wal"))
-}
-
-fn settings(
-    config: &Config,
-    tls: Option<&Arc<tls::Credentials>>,
-) -> Result<member::Config, String> {
-    let initial = founders(config)?;
-    let running = running(config, tls, &initial)?;
-    let text = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+fn settings(config: &Config, found: bootstrap::Found) -> member::Config {
     let election = config.raft.heartbeat * config.raft.election_ticks;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Ok(member::Config {
+    member::Config {
         dir: DataDir::new(&config.data_dir, config.wal_dir.as_deref()),
         name: config.name.clone(),
-        initial_cluster: initial
-            .iter()
-            .map(|(name, urls)| InitialMember {
-                name: name.clone(),
-                peer_urls: text(urls),
-            })
-            .collect(),
-        initial_token: config.cluster.token.clone(),
+        initial_cluster: found.founders,
+        initial_token: found.token,
         initial_state: if config.cluster.new {
             InitialState::New
         } else {
             InitialState::Existing
         },
-        running,
+        joined: found.joined,
         force_new_cluster: config.raw.bool("force-new-cluster"),
-        client_urls: text(&config.cluster.advertise_client),
+        client_urls: api::url::texts(&config.cluster.advertise_client),
         tick_ms: config.raft.heartbeat.as_millis() as u64,
         election_ticks: config.raft.election_ticks as usize,
         pre_vote: config.cluster.pre_vote,
@@ -296,9 +233,10 @@ fn settings(
             lease_ttl_min: (election.as_secs_f64() * LEASE_TTL_MIN_ELECTIONS).ceil() as i64,
             lease_checkpoint_persist: config.gates.enabled("LeaseCheckpointPersist"),
             compaction_batch: config.compaction.batch_limit,
+            learners_max: config.limits.learners_max,
             ..state::Config::default()
         },
-    })
+    }
 }
 
 fn limits(config: &Config, connections_max: usize) -> Limits {

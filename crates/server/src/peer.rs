@@ -46,7 +46,6 @@ use std::time::Duration;
 
 use api::Status;
 use api::ids::MemberId;
-use node::boot::Running;
 use node::machine::Token;
 use node::raft::Message;
 use storage::datadir::DataDir;
@@ -54,6 +53,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 pub(crate) use contacts::Contacts;
+pub(crate) use join::Asker;
 pub(crate) use outbox::{Outbox, ToPeers};
 
 use crate::config::{Config, Url};
@@ -241,16 +241,12 @@ fn dialer(config: &Config, tls: Option<Arc<Credentials>>) -> Arc<Dialer> {
     Arc::new(Dialer::new(DIAL_BASE + election / 5, write_limit, tls))
 }
 
-/// What the members at these URLs say about their cluster; `None` when nobody answers. Blocks.
+/// Who asks members before this one is among them.
 ///
 /// # Errors
 /// The system refuses an epoll instance.
-pub(crate) fn ask_members(
-    config: &Config,
-    tls: Option<&Arc<Credentials>>,
-    urls: &[Url],
-) -> io::Result<Option<Running>> {
-    join::ask(urls, &dialer(config, tls.cloned()))
+pub(crate) fn asker(config: &Config, tls: Option<&Arc<Credentials>>) -> io::Result<Asker> {
+    Asker::new(dialer(config, tls.cloned()))
 }
 
 /// The thread that talks to the other members.

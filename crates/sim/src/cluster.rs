@@ -402,7 +402,10 @@ impl Cluster<'_> {
         });
         let config = &mut self.sites[at].config;
         config.initial_cluster = initial.collect();
-        config.running = Some(node::boot::Running { cluster, members });
+        let running = node::boot::Running { cluster, members };
+        let same = &api::cluster::same_texts;
+        let joined = node::boot::join(&config.name, &config.initial_cluster, running, same);
+        config.joined = Some(joined.expect("the members list the one that joins"));
         self.sites[at].joined = true;
         self.stats.joins += 1;
         true

@@ -22,7 +22,7 @@ fn config(root: &Path) -> Config {
         initial_cluster: vec![member],
         initial_token: "etcd-cluster".into(),
         initial_state: InitialState::New,
-        running: None,
+        joined: None,
         force_new_cluster: false,
         client_urls: vec!["http://localhost:2379".into()],
         tick_ms: 100,

@@ -590,6 +590,7 @@ fn limits(raw: &Raw) -> Limits {
         request_bytes_max: size(raw.uint("max-request-bytes")),
         concurrent_streams_max: u32::try_from(raw.uint("max-concurrent-streams"))
             .expect("the flag's kind is 32 bits wide"),
+        learners_max: usize::try_from(raw.int("max-learners")).unwrap_or(0),
         quota_bytes: match raw.int("quota-backend-bytes") {
             0 => Some(QUOTA_BYTES_DEFAULT),
             bytes => u64::try_from(bytes).ok(),

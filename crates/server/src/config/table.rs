@@ -410,7 +410,7 @@ pub const FLAGS: &[Flag] = &[
         "Time between two looks at the state of a downgrade."),
     flag(Features, Later, "bootstrap-defrag-threshold-megabytes", Uint, "0",
         "Defragment at start when that frees at least so many megabytes; 0 for never."),
-    flag(Features, Later, "max-learners", Int, "1",
+    flag(Features, Acts, "max-learners", Int, "1",
         "Learners that a cluster may have at a time."),
 
     flag(Unsafe, Acts, "force-new-cluster", Bool, "false",

@@ -64,7 +64,7 @@ impl Plan {
             initial_cluster: (0..members).map(founder).collect(),
             initial_token: "sim".into(),
             initial_state: InitialState::New,
-            running: None,
+            joined: None,
             force_new_cluster: false,
             client_urls: Vec::new(),
             tick_ms: TICK_MS,

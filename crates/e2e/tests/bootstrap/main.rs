@@ -1,0 +1,4 @@
+//! First starts: what fits, what is refused, and in which words. All of it passes on Go's etcd.
+
+mod refusals;
+mod start;

@@ -1,0 +1,184 @@
+//! Who is in the cluster, found out before a first start opens its data.
+//!
+//! A member with a log knows its cluster from there, so that the flags for the first start may
+//! stay on the command line.
+
+mod urls;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::cluster::InitialCluster;
+use node::boot::{self, InitialMember, JoinError, Joined};
+use storage::datadir::DataDir;
+
+use crate::config::{Config, Url};
+use crate::peer::{self, Asker};
+use crate::tls;
+
+/// Bound of one question to a member of the cluster that is to be joined, as in etcd.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+/// Bound of one question to somebody who may not run yet, as in etcd.
+const FOUND_LIMIT: Duration = Duration::from_secs(1);
+/// How long names of URLs that must mean the same are looked up at most, as in etcd.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a first start has no cluster.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// What etcd would say.
+    Refused(String),
+    Join(JoinError),
+    /// The system refuses what it takes to ask others.
+    Ask(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Refused(why) => f.write_str(why),
+            Error::Join(error) => error.fmt(f),
+            Error::Ask(_) => f.write_str("cannot ask the members of the cluster"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Ask(error) => Some(error),
+            Error::Refused(_) | Error::Join(_) => None,
+        }
+    }
+}
+
+impl From<String> for Error {
+    fn from(why: String) -> Error {
+        Error::Refused(why)
+    }
+}
+
+/// What a first start knows of its cluster; empty when there is a log.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) founders: Vec<InitialMember>,
+    pub(super) token: String,
+    pub(super) joined: Option<Joined>,
+}
+
+/// Finds the cluster of this member; blocks while it asks others.
+///
+/// # Errors
+/// The flags do not fit each other, or the cluster.
+pub(super) fn find(config: &Config, tls: Option<&Arc<tls::Credentials>>) -> Result<Found, Error> {
+    let dir = DataDir::new(&config.data_dir, config.wal_dir.as_deref());
+    if has_log(dir.wal()) {
+        return Ok(Found::default());
+    }
+    let initial = InitialCluster::parse(&config.cluster.initial)
+        .map_err(|why| format!("error setting up initial cluster: {why}"))?;
+    let token = config.cluster.token.clone();
+    let asker = peer::asker(config, tls).map_err(Error::Ask)?;
+    if config.cluster.new {
+        found(config, &initial, &token, &asker)?;
+        return Ok(Found {
+            founders: members(&initial),
+            token,
+            joined: None,
+        });
+    }
+    let joined = join(config, &initial, &asker)?;
+    Ok(Found {
+        founders: members(&initial),
+        token,
+        joined: Some(joined),
+    })
+}
+
+fn has_log(dir: &Path) -> bool {
+    // Whatever else is wrong with the directory, the boot says better than this look could.
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return false;
+    };
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.any(|name| name.as_encoded_bytes().ends_with(b".wal"))
+}
+
+fn members(initial: &InitialCluster) -> Vec<InitialMember> {
+    let member = |(name, urls): &(String, Vec<Url>)| InitialMember {
+        name: name.clone(),
+        peer_urls: api::url::texts(urls),
+    };
+    initial.members.iter().map(member).collect()
+}
+
+/// Where the others are found, in the order in which they are asked.
+fn others(config: &Config, initial: &InitialCluster) -> Vec<Url> {
+    let others = initial
+        .members
+        .iter()
+        .filter(|(name, _)| *name != config.name);
+    let mut urls: Vec<Url> = others.flat_map(|(_, urls)| urls.clone()).collect();
+    urls.sort_by_cached_key(ToString::to_string);
+    urls
+}
+
+/// Compares URLs, names of hosts by their addresses.
+fn same(a: &[String], b: &[String], until: Instant) -> Result<(), String> {
+    urls::same(a, b, until, urls::system)
+}
+
+/// Checks that this member may found its cluster.
+fn found(
+    config: &Config,
+    initial: &InitialCluster,
+    token: &str,
+    asker: &Asker,
+) -> Result<(), Error> {
+    let until = Instant::now() + RESOLVE_LIMIT;
+    let advertised = &config.cluster.advertise_peer;
+    initial.check_founder(&config.name, advertised, &|a, b| same(a, b, until))?;
+    let listed = initial
+        .members
+        .iter()
+        .find(|(name, _)| *name == config.name);
+    let own = listed.map_or_else(Vec::new, |(_, urls)| api::url::texts(urls));
+    let id = api::ids::member_id(&own, token, None);
+    let Ok(running) = asker.members(&others(config, initial), FOUND_LIMIT, false) else {
+        return Ok(());
+    };
+    let published = |member: &state::Member| member.id == id.0 && !member.client_urls.is_empty();
+    match running.members.iter().any(published) {
+        true => Err(format!("member {id} has already been bootstrapped").into()),
+        false => Ok(()),
+    }
+}
+
+/// Finds the place of this member in the cluster that runs.
+fn join(config: &Config, initial: &InitialCluster, asker: &Asker) -> Result<Joined, Error> {
+    initial.check_joiner(&config.name)?;
+    let running = asker
+        .members(&others(config, initial), JOIN_LIMIT, true)
+        .map_err(|why| format!("cannot fetch cluster info from peer urls: {why}"))?;
+    let until = Instant::now() + RESOLVE_LIMIT;
+    let founders = members(initial);
+    let joined = boot::join(&config.name, &founders, running, &|a, b| same(a, b, until))
+        .map_err(Error::Join)?;
+    let members = &joined.running.members;
+    let others: Vec<state::Member> = members
+        .iter()
+        .filter(|member| member.id != joined.member.0)
+        .cloned()
+        .collect();
+    if !asker.is_compatible(&others, config.raft.request_timeout()) {
+        return Err(String::from("incompatible with current running cluster").into());
+    }
+    let learners = members.iter().filter(|member| member.is_learner).count();
+    if learners > config.limits.learners_max {
+        return Err(String::from("membership: too many learner members in cluster").into());
+    }
+    Ok(joined)
+}

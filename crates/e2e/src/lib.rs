@@ -16,6 +16,7 @@ pub mod pki;
 pub mod random;
 pub mod raw;
 pub mod scenario;
+pub mod walk;
 
 pub use cluster::Cluster;
 pub use member::{Error, Member, Options, binary, free_address};

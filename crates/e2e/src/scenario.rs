@@ -42,7 +42,7 @@
 
 mod parse;
 mod run;
-mod schema;
+pub(crate) mod schema;
 mod web;
 
 pub use parse::{Answer, Match, Scenario, Step};

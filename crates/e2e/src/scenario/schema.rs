@@ -29,7 +29,7 @@ fn pool() -> &'static DescriptorPool {
 }
 
 /// `KV/Put` is `etcdserverpb.KV/Put`.
-pub(super) fn full_path(path: &str) -> String {
+pub(crate) fn full_path(path: &str) -> String {
     let service = path.split('/').next().unwrap_or_default();
     if service.contains('.') {
         path.into()
@@ -39,7 +39,7 @@ pub(super) fn full_path(path: &str) -> String {
 }
 
 /// The method of a full path, if the schemas have it.
-pub(super) fn method(path: &str) -> Option<MethodDescriptor> {
+pub(crate) fn method(path: &str) -> Option<MethodDescriptor> {
     let (service, name) = path.split_once('/')?;
     pool()
         .get_service_by_name(service)?
@@ -48,7 +48,7 @@ pub(super) fn method(path: &str) -> Option<MethodDescriptor> {
 }
 
 /// Encodes a request that is written as text.
-pub(super) fn encode(method: &MethodDescriptor, text: &str) -> Result<Bytes, Error> {
+pub(crate) fn encode(method: &MethodDescriptor, text: &str) -> Result<Bytes, Error> {
     let message = DynamicMessage::parse_text_format(method.input(), &expand(text)?)
         .map_err(|error| Error(format!("request: {error}")))?;
     Ok(message.encode_to_vec().into())

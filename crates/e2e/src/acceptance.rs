@@ -3,15 +3,25 @@
 //! `dpkg` loads the package database of the machine while the member is killed again and
 //! again, changes it, and hands its directory to Go etcd and back. `adopt` opens a directory
 //! that Go etcd wrote. `writers` loads the database by three kinds of client at once, under
-//! leases and three kinds of watcher. Each prints what it found and ends with the first thing
+//! leases and three kinds of watcher. `seed` is the first deployment, on three machines made of
+//! namespaces; `membership` and `restarts` are what clusters live through under load. Each prints what it found and ends with the first thing
 //! that is wrong.
 
 mod adopt;
 mod change;
+mod fleet;
 mod load;
+mod membership;
+mod restarts;
+mod seed;
+mod traffic;
 mod writers;
 
 pub use adopt::run as adopt;
+pub use fleet::Plan as FleetPlan;
+pub use membership::run as membership;
+pub use restarts::run as restarts;
+pub use seed::{Plan as SeedPlan, run as seed};
 pub use writers::{Plan as WritersPlan, run as writers};
 
 use std::path::{Path, PathBuf};

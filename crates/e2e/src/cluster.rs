@@ -62,6 +62,12 @@ impl Cluster {
         &mut self.members[at]
     }
 
+    /// One more member; returns its number.
+    pub(crate) fn push(&mut self, member: Member) -> usize {
+        self.members.push(member);
+        self.members.len() - 1
+    }
+
     /// A connection to one member.
     #[must_use]
     pub fn kv(&self, at: usize) -> Kv {

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod dpkg;
 pub mod http;
 pub mod kv;
+pub mod machine;
 mod member;
 pub mod pki;
 pub mod random;

@@ -56,6 +56,8 @@ pub struct Member {
     name: String,
     /// `--initial-cluster`; this member alone when absent.
     cluster: Option<String>,
+    /// Whether that cluster was there before it.
+    joins: bool,
     directory: PathBuf,
     temporary: bool,
 }
@@ -92,6 +94,7 @@ impl Member {
             peer,
             name: "e2e".into(),
             cluster: None,
+            joins: false,
             directory,
             temporary,
         })
@@ -150,6 +153,7 @@ impl Member {
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster={cluster}"))
+            .args(self.joins.then_some("--initial-cluster-state=existing"))
             .arg("--log-level=warn")
             .args(self.options.flags.iter().map(|flag| {
                 let client = self.address.to_string();
@@ -162,6 +166,19 @@ impl Member {
     pub(crate) fn set_cluster(&mut self, name: &str, cluster: &str) {
         name.clone_into(&mut self.name);
         self.cluster = Some(cluster.to_owned());
+    }
+
+    /// Makes it one that comes to a cluster, before its first start: `cluster` lists all members,
+    /// itself included.
+    pub(crate) fn join(&mut self, name: &str, cluster: &str) {
+        self.set_cluster(name, cluster);
+        self.joins = true;
+    }
+
+    /// Removes its data, as if its disk had been replaced. It must not run.
+    pub(crate) fn wipe(&mut self) -> Result<(), Error> {
+        assert!(self.child.is_none(), "a member that runs needs its data");
+        Ok(std::fs::remove_dir_all(self.data_dir())?)
     }
 
     pub(crate) fn wait_until_healthy(&mut self) -> Result<(), Error> {

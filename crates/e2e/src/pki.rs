@@ -50,6 +50,12 @@ default_md = sha256
 default_crl_days = 30
 ";
 
+/// Names of the first deployment's first machine.
+const NAMES: &str = "DNS:localhost,DNS:etcd-node01,DNS:etcd-node01.kube.demo,DNS:*.kube.demo,\
+                     IP:127.0.0.1,IP:127.0.1.1";
+/// What every signature has.
+const SIGNED: &str = "-days 30 -sha256 -extfile openssl.cnf";
+
 /// A root and an intermediate authority in a directory, `root.pem`, `ca.pem` and `chain.pem` (both),
 /// and whatever they sign.
 #[derive(Debug)]
@@ -101,11 +107,24 @@ impl Pki {
     /// # Errors
     /// `openssl` refuses.
     pub fn leaf(&self, name: &str, kind: &str) -> Result<Leaf, Error> {
+        self.leaf_of(name, kind, NAMES)
+    }
+
+    /// A leaf for the given names, in the words of `subjectAltName`.
+    ///
+    /// # Errors
+    /// `openssl` refuses.
+    pub fn leaf_of(&self, name: &str, kind: &str, names: &str) -> Result<Leaf, Error> {
         self.request(name, name)?;
-        self.openssl(&format!(
+        let words = format!(
             "x509 -req -in {name}.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -extensions \
-             {kind} -out {name}.pem"
-        ))?;
+             {kind} -out {name}.pem {SIGNED}"
+        );
+        let mut command = self.command();
+        command
+            .args(words.split_whitespace())
+            .env("E2E_NAMES", names);
+        command.finish()?;
         Ok(Leaf {
             certificate: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}-key.pem")),
@@ -140,7 +159,7 @@ impl Pki {
 
     /// A signing command with what all of them have.
     fn openssl(&self, words: &str) -> Result<(), Error> {
-        self.run(&format!("{words} -days 30 -sha256 -extfile openssl.cnf"))
+        self.run(&format!("{words} {SIGNED}"))
     }
 
     fn run(&self, words: &str) -> Result<(), Error> {
@@ -149,9 +168,7 @@ impl Pki {
 
     fn command(&self) -> Command {
         let mut command = Command::new("openssl");
-        let names = "DNS:localhost,DNS:etcd-node01,DNS:etcd-node01.kube.demo,DNS:*.kube.demo,\
-                     IP:127.0.0.1,IP:127.0.1.1";
-        command.current_dir(&self.directory).env("E2E_NAMES", names);
+        command.current_dir(&self.directory).env("E2E_NAMES", NAMES);
         command
     }
 }

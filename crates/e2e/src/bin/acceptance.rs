@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use e2e::Error;
-use e2e::acceptance::{self, Plan, WritersPlan};
+use e2e::acceptance::{self, FleetPlan, Plan, SeedPlan, WritersPlan};
 
 const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   dpkg    load the package database, kill, change, hand over to Go etcd
@@ -14,6 +14,12 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
             [--etcdctl ETCDCTL] [--database DIR] [--kills N] [--seed N]
   adopt   open directories that Go etcd wrote
             --reference GO_ETCD
+  seed    the first deployment: three machines made of namespaces, mutual TLS; needs root
+            [--etcdctl ETCDCTL]
+  membership  members come and go under load, by etcdctl
+            [--etcdctl ETCDCTL] [--only grow|wipe|refuse|two]
+  restarts    members restart under load, one by one and all at once
+            [--etcdctl ETCDCTL]
   bad     hostile bytes, bad directories, damaged files
             [--only PART_OF_A_NAME]";
 
@@ -45,6 +51,12 @@ async fn run(words: &[String]) -> Result<(), Error> {
         None => Ok(default),
     };
     let need = |name: &str| path(name).ok_or_else(|| Error(format!("{name} is required\n{USAGE}")));
+    let both = || {
+        let binary = need("--bin")?;
+        let beside = || binary.with_file_name("etcdctl");
+        let etcdctl = path("--etcdctl").unwrap_or_else(beside);
+        Ok::<_, Error>((binary, etcdctl))
+    };
     match story.as_str() {
         "dpkg" => {
             let seed = number("--seed", u64::from(std::process::id()))?;
@@ -63,15 +75,28 @@ async fn run(words: &[String]) -> Result<(), Error> {
         "writers" => {
             let seed = number("--seed", u64::from(std::process::id()))?;
             println!("seed {seed}");
-            let binary = need("--bin")?;
+            let (binary, etcdctl) = both()?;
             let plan = WritersPlan {
-                etcdctl: path("--etcdctl").unwrap_or_else(|| binary.with_file_name("etcdctl")),
+                etcdctl,
                 binary,
                 database: path("--database").unwrap_or_else(|| "/var/lib/dpkg".into()),
                 kills: number("--kills", 2)? as usize,
                 seed,
             };
             acceptance::writers(&plan).await
+        }
+        "seed" => {
+            let (binary, etcdctl) = both()?;
+            acceptance::seed(&SeedPlan { binary, etcdctl })
+        }
+        "membership" => {
+            let (binary, etcdctl) = both()?;
+            let only = value("--only").unwrap_or_default();
+            acceptance::membership(&FleetPlan { binary, etcdctl }, &only).await
+        }
+        "restarts" => {
+            let (binary, etcdctl) = both()?;
+            acceptance::restarts(&FleetPlan { binary, etcdctl }).await
         }
         "adopt" => acceptance::adopt(&need("--bin")?, &need("--reference")?).await,
         "bad" => e2e::bad::run(&need("--bin")?, &value("--only").unwrap_or_default()),

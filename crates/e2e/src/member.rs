@@ -181,6 +181,11 @@ impl Member {
         Ok(std::fs::remove_dir_all(self.data_dir())?)
     }
 
+    /// Starts another binary from now on, on the same directory.
+    pub fn set_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     pub(crate) fn wait_until_healthy(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {

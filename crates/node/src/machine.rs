@@ -181,6 +181,7 @@ impl Node {
             Input::Applied { index } => self.on_applied(index),
             Input::ConfChange { index, change } => self.on_conf_change(index, change, outputs),
             Input::ClusterVersion(version) => self.versions.on_set(version),
+            Input::Downgrade(target) => self.on_downgrade(target.as_deref()),
             // A message that is refused is lost, as any may be.
             Input::Message(message) if message.kind == MessageKind::Snapshot => {}
             Input::Message(message) | Input::Received(message) => drop(self.raft.step(&message)),
@@ -713,6 +714,13 @@ impl Node {
     fn has_others(&self) -> bool {
         let conf = self.raft.conf();
         conf.voters.len() + conf.learners.len() > 1
+    }
+
+    /// Others are asked again before anything is decided; a lone member decides now.
+    fn on_downgrade(&mut self, target: Option<&str>) {
+        let alone = !self.has_others();
+        self.versions
+            .on_downgrade(target, alone, &self.config.version);
     }
 
     fn on_versions(&mut self, answers: &[(MemberId, Option<String>)]) {

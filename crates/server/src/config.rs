@@ -10,6 +10,7 @@ mod environment;
 mod file;
 pub mod gates;
 mod help;
+mod legacy;
 mod meaning;
 mod notice;
 mod raw;
@@ -116,6 +117,8 @@ pub struct Config {
     pub log: Log,
     pub gates: Gates,
     pub slow: Slow,
+    pub monitoring: Monitoring,
+    pub checks: Checks,
     /// The typed values that all this was concluded from.
     pub raw: Raw,
 }
@@ -244,12 +247,45 @@ pub struct Slow {
     pub apply: Duration,
 }
 
+/// When the members' data is compared.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// Before this member serves.
+    pub initial: bool,
+    /// While it leads, this often.
+    pub periodic: Option<Duration>,
+    /// While it leads, what compactions left, this often.
+    pub compactions: Option<Duration>,
+}
+
+/// What the member tells about itself.
+#[derive(Clone, Debug)]
+pub struct Monitoring {
+    /// With times of calls by method; `--metrics`.
+    pub extensive: bool,
+}
+
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     pub level: LogLevel,
     pub format: LogFormat,
     pub outputs: Vec<LogOutput>,
+    /// How the file among the outputs is rotated, if it is.
+    pub rotation: Option<LogRotation>,
+}
+
+/// `--log-rotation-config-json`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRotation {
+    /// A file that would grow beyond is moved away.
+    pub bytes_max: u64,
+    /// Days for which files that were moved away are kept; 0 for ever.
+    pub days_max: u64,
+    /// Files that were moved away and are kept; 0 for all.
+    pub files_max: usize,
+    /// Whether they are compressed.
+    pub compress: bool,
 }
 
 impl Default for Log {
@@ -259,6 +295,7 @@ impl Default for Log {
             level: LogLevel::Info,
             format: LogFormat::Json,
             outputs,
+            rotation: None,
         }
     }
 }

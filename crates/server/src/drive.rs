@@ -14,6 +14,7 @@
 //! batch under way; the committer to the commit thread; the sweep to its own. Every hop carries a
 //! batch, and a wake-up is sent only to a sleeper.
 
+mod applied;
 pub(crate) mod commit;
 pub(crate) mod compactor;
 pub(crate) mod core;
@@ -63,8 +64,6 @@ pub(crate) struct Limits {
     pub(crate) request_bytes_max: usize,
     /// `--max-txn-ops`: compares or operations of a transaction's longest list.
     pub(crate) txn_ops_max: usize,
-    /// `--quota-backend-bytes` as it is in force; 0 for none.
-    pub(crate) quota_bytes: u64,
     /// `--strict-reconfig-check`
     pub(crate) strict_reconfig: bool,
     /// `--warning-unary-request-duration`
@@ -94,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) desk: Arc<Desk>,
     /// Set by whoever makes the open batch dirty and tells the commit thread, cleared by it.
     pub(crate) commit_due: AtomicBool,
+    /// The CORRUPT alarm accuses this member: it shows its data to nobody.
+    pub(crate) quarantined: AtomicBool,
     /// This member's NOSPACE alarm is on its way, or raised.
     pub(crate) no_space_raised: AtomicBool,
     /// Images of the database that are being sent.
@@ -170,16 +171,57 @@ impl Shared {
         self.status.set_capable();
         self.sweep.push(ToSweep::Migrate(version.to_owned()));
         let short: Vec<&str> = version.split('.').take(2).collect();
-        self.metrics.cluster_version.with([&short.join(".")]).set(1);
+        self.metrics.cluster_version.set_only(&[[&short.join(".")]]);
+    }
+
+    /// Target of the downgrade in progress.
+    pub(crate) fn downgrade(&self) -> Option<String> {
+        let members = self.view.members();
+        let downgrade = members.downgrade();
+        downgrade.enabled.then(|| downgrade.target_version.clone())
     }
 
     /// The set of alarms changed.
     pub(crate) fn on_alarms(&self) {
-        let mine = |alarm: &pb::AlarmMember| {
-            alarm.member_id == self.member.0 && alarm.alarm == pb::AlarmType::Nospace as i32
+        let alarms = self.view.alarms(0);
+        let mine = |kind: pb::AlarmType| {
+            let is_it = |alarm: &pb::AlarmMember| {
+                alarm.member_id == self.member.0 && alarm.alarm == kind as i32
+            };
+            alarms.iter().any(is_it)
         };
         self.no_space_raised
-            .store(self.view.alarms(0).iter().any(mine), Ordering::Release);
+            .store(mine(pb::AlarmType::Nospace), Ordering::Release);
+        let accused = mine(pb::AlarmType::Corrupt);
+        if self.quarantined.swap(accused, Ordering::AcqRel) != accused {
+            match accused {
+                true => tracing::error!("this member's data is corrupt: it is shown to nobody"),
+                false => tracing::warn!("this member's data is shown again"),
+            }
+        }
+        let labels: Vec<[String; 2]> = alarms
+            .iter()
+            .map(|alarm| [alarm_name(alarm), MemberId(alarm.member_id).to_string()])
+            .collect();
+        let labels: Vec<[&str; 2]> = labels
+            .iter()
+            .map(|on| on.each_ref().map(|s| &**s))
+            .collect();
+        self.metrics.alarms.set_only(&labels);
+    }
+
+    /// A promotion of a learner came to its end on this member.
+    pub(crate) fn on_promotion(&self, failed: Option<&api::Error>) {
+        let metrics = &self.metrics;
+        match failed {
+            None => metrics.learner_promote_successes.inc(),
+            // The leader is asked, and counts.
+            Some(api::Error::NotLeader) => {}
+            Some(error) => {
+                let reason = [error.message()];
+                metrics.learner_promote_failures.with(reason).inc();
+            }
+        }
     }
 
     /// Proposes this member's NOSPACE alarm; nobody waits for it.
@@ -188,7 +230,7 @@ impl Shared {
             return;
         }
         tracing::warn!(
-            quota_bytes = self.limits.quota_bytes,
+            quota_bytes = self.view.quota(),
             in_use_bytes = self.view.space_used(),
             "the database is full; raising the NOSPACE alarm"
         );
@@ -241,7 +283,7 @@ impl Shared {
             db_size_in_use: db_size_in_use as i64,
             is_learner: self.is_learner(),
             storage_version: self.storage_version(),
-            db_size_quota: self.limits.quota_bytes as i64,
+            db_size_quota: self.view.quota().unwrap_or(0) as i64,
             downgrade_info: Some(pb::DowngradeInfo {
                 enabled: downgrade.enabled,
                 target_version: downgrade.target_version.clone(),
@@ -268,9 +310,13 @@ impl Shared {
 
 /// An alarm in the text form of its message.
 fn alarm_text(alarm: &pb::AlarmMember) -> String {
-    let kind = pb::AlarmType::try_from(alarm.alarm).map_or_else(
+    format!("memberID:{} alarm:{}", alarm.member_id, alarm_name(alarm))
+}
+
+/// The kind of an alarm, in etcd's word when it has one.
+fn alarm_name(alarm: &pb::AlarmMember) -> String {
+    pb::AlarmType::try_from(alarm.alarm).map_or_else(
         |_| alarm.alarm.to_string(),
         |kind| kind.as_str_name().to_owned(),
-    );
-    format!("memberID:{} alarm:{kind}", alarm.member_id)
+    )
 }

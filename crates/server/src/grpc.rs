@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod membership;
+mod meters;
 pub(crate) mod method;
 mod pending;
 mod range_stream;
@@ -19,6 +20,7 @@ mod stream;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use api::{Code, Error, Status};
@@ -37,6 +39,7 @@ use crate::front::{CallId, Handler, Mailbox, Net, RequestHead};
 use crate::metrics::Method as Meter;
 use concurrency::Waits;
 use keep_alive::KeepAlives;
+use meters::Meters;
 use method::{METHODS, Rpc};
 use pending::{Pending, Read, Slots, Waiting};
 use snapshot::Snapshots;
@@ -54,6 +57,7 @@ pub(crate) struct Services {
     scratch: Vec<u8>,
     /// The counters of each method, by [`Rpc`].
     meters: Vec<Option<Meter>>,
+    times: Meters,
     watch: Hub,
     snapshots: Snapshots,
     waits: Waits,
@@ -71,6 +75,7 @@ impl Services {
         Services {
             waits: Waits::new(Arc::clone(&shared), thread),
             watch: Hub::new(Arc::clone(&shared), thread, meter, own),
+            times: Meters::new(Arc::clone(&shared.metrics)),
             shared,
             thread,
             slots: Slots::default(),
@@ -88,8 +93,10 @@ impl Services {
     }
 
     /// A call that begins, counted.
-    fn waiting(&self, net: &Net, call: CallId, head: &RequestHead) -> Waiting {
+    fn waiting(&mut self, net: &Net, call: CallId, head: &RequestHead) -> Waiting {
         let rpc = Rpc::of(head.method());
+        let version = head.client_api_version.as_ref();
+        self.times.client(version, !rpc.is_unary());
         let meter = self.meters[rpc as usize];
         if let Some(meter) = meter {
             self.shared.metrics.grpc.started(meter, 1);
@@ -116,6 +123,10 @@ impl Services {
         if head.needs_leader && status.leader().is_none() {
             return Err(Error::NoLeader);
         }
+        let shows_data = Rpc::of(head.method()).shows_data();
+        if shows_data && self.shared.quarantined.load(Ordering::Acquire) {
+            return Err(Error::Corrupt);
+        }
         Ok(())
     }
 
@@ -140,6 +151,7 @@ impl Services {
             Rpc::Alarm => self.alarm(net, waiting, message),
             Rpc::Status => self.status(net, waiting),
             Rpc::Defragment => self.defragment(waiting, &message),
+            Rpc::Downgrade => self.downgrade(net, waiting, &message),
             Rpc::Snapshot => self.snapshot(waiting, &message),
             Rpc::Hash => self.hash(waiting),
             Rpc::HashKv => self.hash_kv(waiting, &message),
@@ -205,6 +217,7 @@ impl Services {
             Read::Confirm(contender) => self.confirm(net, *contender),
             Read::Leader(prefix) => self.serve_leader(net, &waiting, &prefix),
             Read::Observe(prefix) => self.serve_observe(net, &waiting, prefix),
+            Read::Downgrade(wish) => self.serve_downgrade(net, &waiting, wish),
             Read::TimeToLive(request) => self.serve_time_to_live(net, &waiting, &request),
         };
         if let Err(status) = outcome {
@@ -238,8 +251,10 @@ impl Services {
 
     fn count_sent(&self, waiting: &Waiting) {
         if let Some(meter) = waiting.meter {
-            self.shared.metrics.grpc.sent(meter, 1);
-            self.shared.metrics.grpc.handled(meter, Code::Ok, 1);
+            let grpc = &self.shared.metrics.grpc;
+            grpc.sent(meter, 1);
+            grpc.handled(meter, Code::Ok, 1);
+            grpc.took(meter, waiting.begun);
         }
     }
 
@@ -264,14 +279,26 @@ impl Services {
 
     fn count_refused(&self, waiting: &Waiting, status: &Status) {
         if let Some(meter) = waiting.meter {
-            self.shared.metrics.grpc.handled(meter, status.code, 1);
+            let grpc = &self.shared.metrics.grpc;
+            grpc.handled(meter, status.code, 1);
+            grpc.took(meter, waiting.begun);
         }
+    }
+
+    /// What goes through the log counts as a success once it was applied, whatever the outcome.
+    fn time_request(&mut self, net: &Net, waiting: &Waiting, success: bool) {
+        let took = net.now().saturating_duration_since(waiting.begun);
+        self.times.request(waiting.rpc, success, took);
     }
 
     fn on_applied(&mut self, net: &mut Net, token: Token, outcome: Result<Reply, Error>) {
         let Some(pending) = self.slots.remove(slot_of(token)) else {
             return;
         };
+        self.time_request(net, pending.waiting(), true);
+        if let Pending::Promote(..) = &pending {
+            self.shared.on_promotion(outcome.as_ref().err());
+        }
         match (pending, outcome) {
             (Pending::Compact(waiting, revision), Ok(reply)) => {
                 self.await_compaction(waiting, revision, &reply);
@@ -281,6 +308,9 @@ impl Services {
             }
             (Pending::Reconfigure(waiting, Some(added)), Ok(_)) => {
                 self.answer_add(net, &waiting, *added);
+            }
+            (Pending::Downgrade(waiting, version), Ok(_)) => {
+                self.answer_downgrade(net, &waiting, version);
             }
             (Pending::KeepAlive(waiting), Ok(_)) => self.keep_alive_again(net, waiting.call),
             (pending, Ok(reply)) => self.send_reply(net, pending.waiting(), &reply),
@@ -453,7 +483,13 @@ impl Handler for Services {
                     Some(Pending::Contender(contender)) => {
                         self.contender_applied(net, *contender, Err(error));
                     }
-                    Some(pending) => self.fail(net, &pending, error),
+                    Some(pending) => {
+                        self.time_request(net, pending.waiting(), false);
+                        if let Pending::Promote(..) = &pending {
+                            self.shared.on_promotion(Some(&error));
+                        }
+                        self.fail(net, &pending, error);
+                    }
                     None => {}
                 },
                 Mail::LeaseSettled(call) => self.keep_alive_again(net, call),

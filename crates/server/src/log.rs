@@ -7,11 +7,11 @@
 //! `fatal` paths call it before they leave.
 
 mod line;
+mod sink;
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -23,7 +23,10 @@ use crate::config::{self, LogFormat, LogLevel, LogOutput};
 
 pub(crate) use line::Timestamp;
 pub use line::strings;
+use sink::Sink;
 
+/// syslog's number for warnings.
+const WARNING: u8 = 4;
 /// Lines that may wait for the writer.
 const QUEUE_LINES: usize = 8192;
 
@@ -47,14 +50,19 @@ impl std::error::Error for Error {
 }
 
 enum Message {
-    Line(Vec<u8>),
+    /// With its priority in syslog's numbers.
+    Line(Vec<u8>, u8),
     Flush(Sender<()>),
+    /// Files may have been moved away.
+    Reopen,
 }
 
 /// The open log; lines are lost once the writer has gone with it.
 #[derive(Clone)]
 pub struct Guard {
     queue: SyncSender<Message>,
+    /// The lowest level that is logged, as [`rank`] numbers it.
+    level: Arc<AtomicU8>,
 }
 
 impl Guard {
@@ -66,6 +74,31 @@ impl Guard {
             let _ = wait.recv();
         }
     }
+
+    /// Opens the files of the log anew: they may have been moved away.
+    pub fn reopen(&self) {
+        // An error means that the writer is gone.
+        let _ = self.queue.send(Message::Reopen);
+    }
+
+    /// Logs lines of this level and above from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        self.level.store(rank(filter(level)), Relaxed);
+        // What each place in the code was told about the level before is void.
+        tracing::callsite::rebuild_interest_cache();
+    }
+}
+
+/// More is more detailed; 0 for nothing at all.
+fn rank(filter: LevelFilter) -> u8 {
+    match filter.into_level() {
+        None => 0,
+        Some(Level::ERROR) => 1,
+        Some(Level::WARN) => 2,
+        Some(Level::INFO) => 3,
+        Some(Level::DEBUG) => 4,
+        Some(Level::TRACE) => 5,
+    }
 }
 
 /// Opens the outputs and makes a subscriber of them.
@@ -73,18 +106,21 @@ impl Guard {
 /// # Errors
 /// A log file that cannot be opened.
 pub fn open(settings: &config::Log) -> Result<(ZapLines, Guard), Error> {
-    let mut sinks: Vec<Box<dyn Write + Send>> = Vec::new();
+    let mut sinks: Vec<Sink> = Vec::new();
     for output in &settings.outputs {
         sinks.push(match output {
-            // The journal takes what systemd reads from stderr, without the extra fields.
-            LogOutput::Stderr | LogOutput::Journal => Box::new(io::stderr()),
-            LogOutput::Stdout => Box::new(io::stdout()),
+            LogOutput::Stderr => Sink::Stream(Box::new(io::stderr())),
+            LogOutput::Stdout => Sink::Stream(Box::new(io::stdout())),
+            LogOutput::Journal => Sink::journal().map_err(|source| Error {
+                path: "systemd/journal".into(),
+                source,
+            })?,
             LogOutput::File(path) => {
-                let file = OpenOptions::new().append(true).create(true).open(path);
-                Box::new(file.map_err(|source| Error {
+                let sink = Sink::file(path, settings.rotation.clone());
+                sink.map_err(|source| Error {
                     path: path.clone(),
                     source,
-                })?)
+                })?
             }
         });
     }
@@ -103,11 +139,13 @@ pub fn open(settings: &config::Log) -> Result<(ZapLines, Guard), Error> {
             path: "log writer thread".into(),
             source,
         })?;
+    let level = Arc::new(AtomicU8::new(rank(filter(settings.level))));
     let guard = Guard {
         queue: queue.clone(),
+        level: Arc::clone(&level),
     };
     let lines = ZapLines {
-        max: filter(settings.level),
+        level,
         format: settings.format,
         queue,
         dropped,
@@ -157,7 +195,7 @@ pub fn flush() {
 
 /// The subscriber.
 pub struct ZapLines {
-    max: LevelFilter,
+    level: Arc<AtomicU8>,
     format: LogFormat,
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
@@ -165,11 +203,19 @@ pub struct ZapLines {
 
 impl Subscriber for ZapLines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.max
+        let rank = rank(LevelFilter::from_level(*metadata.level()));
+        metadata.is_event() && rank <= self.level.load(Relaxed)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.max)
+        Some(match self.level.load(Relaxed) {
+            0 => LevelFilter::OFF,
+            1 => LevelFilter::ERROR,
+            2 => LevelFilter::WARN,
+            3 => LevelFilter::INFO,
+            4 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        })
     }
 
     // Spans are of no use in lines of zap's shape.
@@ -182,7 +228,13 @@ impl Subscriber for ZapLines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let line = Message::Line(line::format(event, self.format));
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        let line = Message::Line(line::format(event, self.format), priority);
         if *event.metadata().level() == Level::ERROR {
             // Nobody shall look in vain for the reason of a failure.
             let _ = self.queue.send(line);
@@ -198,7 +250,7 @@ impl Subscriber for ZapLines {
 
 struct Writer {
     lines: Receiver<Message>,
-    sinks: Vec<Box<dyn Write + Send>>,
+    sinks: Vec<Sink>,
     dropped: Arc<AtomicU64>,
     format: LogFormat,
 }
@@ -207,7 +259,8 @@ impl Writer {
     fn run(mut self) {
         while let Ok(message) = self.lines.recv() {
             match message {
-                Message::Line(line) => self.write(&line),
+                Message::Line(line, priority) => self.write(&line, priority),
+                Message::Reopen => self.sinks.iter_mut().for_each(Sink::reopen),
                 Message::Flush(done) => {
                     // The caller may have given up waiting.
                     let _ = done.send(());
@@ -216,16 +269,16 @@ impl Writer {
             let dropped = self.dropped.swap(0, Relaxed);
             if dropped > 0 {
                 let line = line::dropped(dropped, self.format);
-                self.write(&line);
+                self.write(&line, WARNING);
             }
         }
     }
 
-    fn write(&mut self, line: &[u8]) {
+    fn write(&mut self, line: &[u8], priority: u8) {
         for sink in &mut self.sinks {
             // A full disk or a closed pipe must not take the member down, and there is no other
             // place to report it to.
-            let _ = sink.write_all(line).and_then(|()| sink.flush());
+            let _ = sink.write(line, priority);
         }
     }
 }

@@ -70,7 +70,10 @@ pub fn start(
     let found = bootstrap::find(config, tls.peer.as_ref())?;
     let member = Member::boot(&fs, &settings(config, found))?;
     report(&member);
-    let metrics = Arc::new(Metrics::new(&config.gates, config.limits.quota_bytes));
+    if config.checks.initial {
+        peer::check_initially(config, tls.peer.as_ref(), &member)?;
+    }
+    let metrics = Arc::new(metrics(config));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
     let metrics_of_drive = Arc::clone(&metrics);
@@ -123,6 +126,14 @@ pub fn start(
         http,
         _watch: watch,
     }))
+}
+
+fn metrics(config: &Config) -> Metrics {
+    Metrics::new(
+        &config.gates,
+        config.limits.quota_bytes,
+        config.monitoring.extensive,
+    )
 }
 
 fn announce(listen: &Listen) {
@@ -187,6 +198,19 @@ fn serve(
 }
 
 impl Running for Serving {
+    fn reconfigure(&self, config: &Config) {
+        let shared = &self.drive.shared;
+        let quota = config.limits.quota_bytes;
+        if shared.view.quota() != quota {
+            shared.view.set_quota(quota);
+            shared.metrics.quota_bytes.set_u64(quota.unwrap_or(0));
+            tracing::info!(
+                "quota-backend-bytes" = quota.unwrap_or(0),
+                "took up another quota"
+            );
+        }
+    }
+
     fn stop(self: Box<Self>) {
         if let Some(front) = self.front {
             front.drain(DRAIN_LIMIT);

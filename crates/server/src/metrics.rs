@@ -88,6 +88,17 @@ macro_rules! families {
 families! {
     cluster_version: Gauges<1> = Gauges::new(["cluster_version"], Gauge::default),
         "etcd_cluster_version", "1 for the version that the cluster runs at, 0 for earlier ones.";
+    auth_revision: Gauge = Gauge::default(),
+        "etcd_debugging_auth_revision", "Revision of users, roles and permissions.";
+    commit_rebalance: Histogram = waiting(),
+        "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
+        "Time of changing the trees of the database in a commit.";
+    commit_spill: Histogram = waiting(),
+        "etcd_debugging_disk_backend_commit_spill_duration_seconds",
+        "Time of laying out new pages in a commit.";
+    commit_write: Histogram = waiting(),
+        "etcd_debugging_disk_backend_commit_write_duration_seconds",
+        "Time of writing and syncing pages in a commit.";
     leases_granted: Counter = Counter::default(),
         "etcd_debugging_lease_granted_total", "Leases that were granted.";
     leases_renewed: Counter = Counter::default(),
@@ -112,6 +123,9 @@ families! {
         "Time of a whole compaction.";
     watch_events: Counter = Counter::default(),
         "etcd_debugging_mvcc_events_total", "Events sent to watchers.";
+    index_compaction_pause: Histogram = Histogram::exponential(0.5, 2.0, 14),
+        "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+        "Time of one step of compacting the index.";
     keys: Gauge = Gauge::default(),
         "etcd_debugging_mvcc_keys_total", "Keys in the index.";
     pending_events: Gauge = Gauge::default(),
@@ -129,8 +143,29 @@ families! {
         "etcd_debugging_server_alarms", "Alarms that are raised, by member.";
     leases_expired: Counter = Counter::default(),
         "etcd_debugging_server_lease_expired_total", "Leases that expired and were revoked.";
+    watch_control: Histogram = waiting(),
+        "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+        "Time of answering what was asked on a watch stream.";
+    watch_progress: Histogram = waiting(),
+        "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+        "Time of reporting progress on a watch stream.";
+    watch_per_event: Histogram = waiting(),
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+        "Time of sending a response to a watcher, by event in it.";
+    watch_response: Histogram = waiting(),
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+        "Time of sending a response to a watcher.";
+    snap_encode: Histogram = waiting(),
+        "etcd_debugging_snap_save_marshalling_duration_seconds",
+        "Time of putting a raft snapshot together.";
     snap_save: Histogram = waiting(),
         "etcd_debugging_snap_save_total_duration_seconds", "Time of saving a raft snapshot.";
+    store_expires: Counter = Counter::default(),
+        "etcd_debugging_store_expires_total", "Always 0: the v2 store is gone.";
+    store_watch_requests: Counter = Counter::default(),
+        "etcd_debugging_store_watch_requests_total", "Always 0: the v2 store is gone.";
+    store_watchers: Gauge = Gauge::default(),
+        "etcd_debugging_store_watchers", "Always 0: the v2 store is gone.";
     backend_commit: Histogram = waiting(),
         "etcd_disk_backend_commit_duration_seconds", "Time of committing the database.";
     defrag: Histogram = Histogram::exponential(0.1, 2.0, 13),
@@ -145,6 +180,16 @@ families! {
         "etcd_disk_wal_write_bytes_total", "Bytes written to the write-ahead log.";
     wal_write: Histogram = waiting(),
         "etcd_disk_wal_write_duration_seconds", "Time of writing to the write-ahead log.";
+    proxy_cache_hits: Gauge = Gauge::default(),
+        "etcd_grpc_proxy_cache_hits_total", "Always 0: of the gRPC proxy.";
+    proxy_cache_keys: Gauge = Gauge::default(),
+        "etcd_grpc_proxy_cache_keys_total", "Always 0: of the gRPC proxy.";
+    proxy_cache_misses: Gauge = Gauge::default(),
+        "etcd_grpc_proxy_cache_misses_total", "Always 0: of the gRPC proxy.";
+    proxy_events_coalescing: Counter = Counter::default(),
+        "etcd_grpc_proxy_events_coalescing_total", "Always 0: of the gRPC proxy.";
+    proxy_watchers_coalescing: Gauge = Gauge::default(),
+        "etcd_grpc_proxy_watchers_coalescing_total", "Always 0: of the gRPC proxy.";
     open_reads: Gauge = Gauge::default(),
         "etcd_mvcc_db_open_read_transactions", "Read transactions open on the database.";
     db_bytes: Gauge = Gauge::default(),
@@ -184,6 +229,9 @@ families! {
         "etcd_network_peer_sent_bytes_total", "Bytes sent to other members.";
     peer_sent_failures: Counters<1> = Counters::new(["To"], Counter::default),
         "etcd_network_peer_sent_failures_total", "Messages to other members that were lost.";
+    stream_failures: Counters<2> = Counters::new(["API", "Type"], Counter::default),
+        "etcd_network_server_stream_failures_total",
+        "Streams that broke, by what they are for and by direction.";
     snapshot_receive_failures: Counters<1> = Counters::new(["From"], Counter::default),
         "etcd_network_snapshot_receive_failures", "Databases that did not arrive.";
     snapshot_receiving: Gauges<1> = Gauges::new(["From"], Gauge::default),
@@ -230,6 +278,10 @@ families! {
         "etcd_server_is_learner", "1 while this member is a learner.";
     leader_changes: Counter = Counter::default(),
         "etcd_server_leader_changes_seen_total", "Changes of leader that this member saw.";
+    learner_promote_failures: Counters<1> = Counters::new(["Reason"], Counter::default),
+        "etcd_server_learner_promote_failures", "Promotions that were refused, by reason.";
+    learner_promote_successes: Counter = Counter::default(),
+        "etcd_server_learner_promote_successes", "Learners that were promoted.";
     proposals_applied: Gauge = Gauge::default(),
         "etcd_server_proposals_applied_total", "Index of the last applied entry.";
     proposals_committed: Gauge = Gauge::default(),
@@ -250,17 +302,28 @@ families! {
         "etcd_server_slow_apply_total", "Entries that took long to apply.";
     slow_read_indexes: Counter = Counter::default(),
         "etcd_server_slow_read_indexes_total", "Linearizable reads that took long to confirm.";
+    snapshot_applying: Gauge = Gauge::default(),
+        "etcd_server_snapshot_apply_in_progress_total",
+        "1 while a received database takes the state's place.";
     version: Gauges<1> = Gauges::new(["server_version"], Gauge::default),
         "etcd_server_version", "1 with the emulated etcd version as label.";
+    snap_db_fsync: Histogram = waiting(),
+        "etcd_snap_db_fsync_duration_seconds", "Time of syncing a received database.";
+    snap_db_save: Histogram = Histogram::exponential(0.1, 2.0, 10),
+        "etcd_snap_db_save_total_duration_seconds",
+        "Time of receiving and keeping a database.";
     snap_fsync: Histogram = waiting(),
         "etcd_snap_fsync_duration_seconds", "Time of syncing a raft snapshot.";
 }
 
 impl Metrics {
-    /// Metrics of a member whose configuration is known.
+    /// Metrics of a member whose configuration is known; `extensive` is `--metrics=extensive`.
     #[must_use]
-    pub fn new(gates: &Gates, quota_bytes: Option<u64>) -> Metrics {
-        let metrics = Metrics::default();
+    pub fn new(gates: &Gates, quota_bytes: Option<u64>, extensive: bool) -> Metrics {
+        let metrics = Metrics {
+            grpc: Grpc::new(extensive),
+            ..Metrics::default()
+        };
         for (gate, on) in gates.iter() {
             let gauge = metrics
                 .feature_enabled

@@ -20,6 +20,7 @@ mod body;
 mod client;
 mod cluster;
 mod contacts;
+mod corruption;
 mod head;
 mod join;
 mod leases;
@@ -53,6 +54,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 pub(crate) use contacts::Contacts;
+pub(crate) use corruption::check_initially;
 pub(crate) use join::Asker;
 pub(crate) use outbox::{Outbox, ToPeers};
 
@@ -305,6 +307,7 @@ impl Peers {
             for listener in sides.listeners {
                 serve::listen(&net, listener)?;
             }
+            corruption::start(&net, config);
         }
         let outbox = Arc::clone(&shared.peers);
         let (stopping, mut stop) = watch::channel(false);

@@ -11,8 +11,8 @@ use crate::config::{
     self, Action, Config, Failure, Inputs, Level, Notice, Outcome, UNSET_ADVERTISE_CLIENT_URLS,
 };
 use crate::log::{self, Guard, strings};
-use crate::run::{self, Start};
-use crate::shutdown::{self, Stop};
+use crate::run::{self, Running, Start};
+use crate::shutdown::{self, Stop, Wish};
 
 /// Architectures on which etcd runs without being asked twice.
 const ARCHITECTURES: &[&str] = &["x86_64", "aarch64", "powerpc64", "s390x"];
@@ -38,12 +38,15 @@ pub fn main(start: Start) -> ExitCode {
         say(io::stderr(), line);
         return ExitCode::FAILURE;
     }
-    let outcome = config::read(&Inputs {
-        args: args.get(1..).unwrap_or_default(),
-        env: &env,
-        read_file: &|path: &Path| std::fs::read_to_string(path),
-        default_host: &default_host,
-    });
+    let read = || {
+        config::read(&Inputs {
+            args: args.get(1..).unwrap_or_default(),
+            env: &env,
+            read_file: &|path: &Path| std::fs::read_to_string(path),
+            default_host: &default_host,
+        })
+    };
+    let outcome = read();
     match outcome.result {
         Ok(Action::Help) => {
             say(io::stderr(), config::USAGE);
@@ -55,7 +58,7 @@ pub fn main(start: Start) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Action::Serve(ref config)) => match open_log(&outcome, &args) {
-            Ok(log) => serve(config, start, &log),
+            Ok(log) => serve(config, start, &log, &read),
             Err(code) => code,
         },
         Err(ref failure) => refuse(failure, &outcome, &args),
@@ -96,9 +99,6 @@ fn open_log(outcome: &Outcome, args: &[String]) -> Result<Guard, ExitCode> {
     log::install(lines, &guard).expect("nothing else in this process installs a log");
     for notice in &outcome.notices {
         write(notice);
-    }
-    if outcome.log.outputs.contains(&config::LogOutput::Journal) {
-        tracing::warn!("logging to stderr; systemd/journal is not supported yet");
     }
     tracing::info!(args = %strings(args), "Running: ");
     Ok(guard)
@@ -178,8 +178,27 @@ fn refuse(failure: &Failure, outcome: &Outcome, args: &[String]) -> ExitCode {
     code
 }
 
+/// Takes up anew, at SIGHUP, what the config file says about log level and quota, and the files
+/// that the log goes to. Certificates are looked after all the time.
+fn reload(read: &dyn Fn() -> Outcome, running: &dyn Running, log: &Guard) {
+    log.reopen();
+    let outcome = read();
+    match outcome.result {
+        Ok(Action::Serve(config)) => {
+            log.set_level(config.log.level);
+            running.reconfigure(&config);
+            tracing::info!("received a hangup; took the configuration up anew");
+        }
+        Ok(Action::Help | Action::Version) => {}
+        Err(failure) => {
+            let error = format!("{failure:?}");
+            tracing::warn!(error, "received a hangup; the configuration is not usable");
+        }
+    }
+}
+
 /// Runs the member until something ends it.
-fn serve(config: &Config, start: Start, log: &Guard) -> ExitCode {
+fn serve(config: &Config, start: Start, log: &Guard, read: &dyn Fn() -> Outcome) -> ExitCode {
     let stop = match Stop::on_signals() {
         Ok(stop) => stop,
         Err(error) => return fatal("cannot handle signals", &error, log),
@@ -190,7 +209,12 @@ fn serve(config: &Config, start: Start, log: &Guard) -> ExitCode {
         Err(error) => return fatal("discovery failed", error.as_ref(), log),
     };
     shutdown::notify_ready();
-    let cause = stop.wait();
+    let cause = loop {
+        match stop.next() {
+            Wish::Reload => reload(read, &*running, log),
+            Wish::End(cause) => break cause,
+        }
+    };
     tracing::info!(
         name = config.name.as_str(),
         "data-dir" = %config.data_dir.display(),

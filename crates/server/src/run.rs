@@ -94,6 +94,10 @@ pub fn identify(dir: &Path) -> Result<DataDir, DataDirError> {
 /// A member that serves. Dropping it without [`Running::stop`] loses nothing that was
 /// acknowledged, but does not wait for requests under way.
 pub trait Running {
+    /// Takes up what may change while it serves: the quota. Certificates are looked after
+    /// elsewhere.
+    fn reconfigure(&self, config: &Config);
+
     /// Refuses new requests, lets those under way finish, and closes everything in order.
     fn stop(self: Box<Self>);
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Once};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -24,10 +24,18 @@ pub enum Cause {
     Member,
 }
 
+/// What the process is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGHUP: take up what can be taken up anew without a restart.
+    Reload,
+    End(Cause),
+}
+
 /// Asks for the end; any thread may hold one.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    causes: Sender<Cause>,
+    wishes: Sender<Wish>,
     /// Somebody wants the end already.
     is_due: Arc<AtomicBool>,
 }
@@ -47,14 +55,14 @@ impl Stopper {
     fn end(&self, cause: Cause) {
         self.is_due.store(true, Ordering::Release);
         // Whoever waited may be stopping already.
-        let _ = self.causes.send(cause);
+        let _ = self.wishes.send(Wish::End(cause));
     }
 }
 
 /// The wait for the end.
 #[derive(Debug)]
 pub struct Stop {
-    causes: Receiver<Cause>,
+    wishes: Receiver<Wish>,
     stopper: Stopper,
 }
 
@@ -62,38 +70,44 @@ impl Stop {
     /// A stop that only its stoppers bring about.
     #[must_use]
     pub fn new() -> Stop {
-        let (sender, causes) = channel();
+        let (sender, wishes) = channel();
         Stop {
-            causes,
+            wishes,
             stopper: Stopper {
-                causes: sender,
+                wishes: sender,
                 is_due: Arc::default(),
             },
         }
     }
 
-    /// A stop that SIGTERM and SIGINT bring about too.
+    /// A stop that SIGTERM and SIGINT bring about too; SIGHUP asks to reload.
     ///
     /// # Errors
     /// The handlers or their thread could not be set up.
     pub fn on_signals() -> std::io::Result<Stop> {
         let stop = Stop::new();
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let stopper = stop.stopper();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                // Only the first one counts: a second one must not cut the orderly end short.
-                if let Some(signal) = signals.forever().next() {
-                    let name = if signal == SIGTERM {
-                        "terminated"
-                    } else {
-                        "interrupt"
+                let mut ends = false;
+                for signal in signals.forever() {
+                    let name = match signal {
+                        SIGHUP => {
+                            // Whoever waited may be stopping already.
+                            let _ = stopper.wishes.send(Wish::Reload);
+                            continue;
+                        }
+                        SIGTERM => "terminated",
+                        _ => "interrupt",
                     };
-                    tracing::info!(signal = name, "received signal; shutting down");
-                    stopper.end(Cause::Signal(signal));
+                    // Only the first one counts: a second one must not cut the orderly end short.
+                    if !std::mem::replace(&mut ends, true) {
+                        tracing::info!(signal = name, "received signal; shutting down");
+                        stopper.end(Cause::Signal(signal));
+                    }
                 }
-                for _ in signals.forever() {}
             })?;
         Ok(stop)
     }
@@ -104,10 +118,10 @@ impl Stop {
         self.stopper.clone()
     }
 
-    /// Waits until somebody wants the end.
+    /// Waits until somebody wants something.
     #[must_use]
-    pub fn wait(&self) -> Cause {
-        self.causes
+    pub fn next(&self) -> Wish {
+        self.wishes
             .recv()
             .expect("the stop holds a sender of its own")
     }
@@ -175,7 +189,7 @@ mod tests {
         let stop = Stop::new();
         let stopper = stop.stopper();
         thread::spawn(move || stopper.stop());
-        assert_eq!(stop.wait(), Cause::Member);
+        assert_eq!(stop.next(), Wish::End(Cause::Member));
     }
 
     #[test]

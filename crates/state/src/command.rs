@@ -69,6 +69,53 @@ pub(crate) enum AuthCommand {
     RoleRevokePermission(pb::AuthRoleRevokePermissionRequest),
 }
 
+impl Command {
+    /// The name in the label `op` of etcd's metrics; none for what no release of today proposes.
+    pub(crate) fn operation(&self) -> Option<&'static str> {
+        Some(match self {
+            Command::Range(_) => "Range",
+            Command::Put(_) => "Put",
+            Command::DeleteRange(_) => "DeleteRange",
+            Command::Txn(_) => "Txn",
+            Command::Compact(_) => "Compaction",
+            Command::LeaseGrant(_) => "LeaseGrant",
+            Command::LeaseRevoke(_) => "LeaseRevoke",
+            Command::LeaseCheckpoint(_) => "LeaseCheckpoint",
+            Command::Alarm(_) => "Alarm",
+            Command::Auth(request) => request.operation(),
+            Command::SetClusterVersion(_) => "ClusterVersionSet",
+            Command::SetAttributes(_) => "ClusterMemberAttrSet",
+            Command::SetDowngrade(_) => "DowngradeInfoSet",
+            Command::TestVersion => "DowngradeVersionTest",
+            Command::LegacyNoOp => return None,
+        })
+    }
+}
+
+impl AuthCommand {
+    fn operation(&self) -> &'static str {
+        match self {
+            AuthCommand::Enable => "AuthEnable",
+            AuthCommand::Disable => "AuthDisable",
+            AuthCommand::Status => "AuthStatus",
+            AuthCommand::Authenticate(_) => "Authenticate",
+            AuthCommand::UserAdd(_) => "AuthUserAdd",
+            AuthCommand::UserDelete(_) => "AuthUserDelete",
+            AuthCommand::UserGet(_) => "AuthUserGet",
+            AuthCommand::UserChangePassword(_) => "AuthUserChangePassword",
+            AuthCommand::UserGrantRole(_) => "AuthUserGrantRole",
+            AuthCommand::UserRevokeRole(_) => "AuthUserRevokeRole",
+            AuthCommand::UserList => "AuthUserList",
+            AuthCommand::RoleList => "AuthRoleList",
+            AuthCommand::RoleAdd(_) => "AuthRoleAdd",
+            AuthCommand::RoleDelete(_) => "AuthRoleDelete",
+            AuthCommand::RoleGet(_) => "AuthRoleGet",
+            AuthCommand::RoleGrantPermission(_) => "AuthRoleGrantPermission",
+            AuthCommand::RoleRevokePermission(_) => "AuthRoleRevokePermission",
+        }
+    }
+}
+
 const HEADER: u64 = 100;
 
 /// Decodes an entry's data, which is not empty.

@@ -45,7 +45,7 @@ impl View {
             }
             .into());
         }
-        let shared = built.share(reader, old.log.clone(), old.config.clone());
+        let shared = built.share(reader, old.lasting(), old.config.clone());
         // What compactions left is the same on all members.
         shared.hashes.lock().clone_from(&old.hashes.lock());
         Ok(Replacement {

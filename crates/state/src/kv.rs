@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use storage::backend::{ApplyTxn, Bucket, Reader, Value};
 
+use crate::counts::{Counts, Operations};
 use crate::fatal::Fatal;
 use crate::index::{Change, Latest, Seen, Span};
 use crate::record::{KeyValue, Revision};
@@ -18,6 +19,9 @@ pub(crate) struct Writing<'a> {
     pub(crate) reader: &'a Reader,
     pub(crate) scratch: &'a mut Vec<u8>,
     pub(crate) changes: u32,
+    /// What was done so far, and where it is counted in the end.
+    pub(crate) done: Operations,
+    pub(crate) counts: &'a Counts,
     /// Where the events of the changes go, when somebody watches.
     pub(crate) events: Option<&'a mut Vec<Event>>,
 }
@@ -76,6 +80,8 @@ impl Writing<'_> {
 
     /// Writes a key; its lease becomes `lease`, 0 for none.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) {
+        self.done.puts += 1;
+        self.done.put_bytes += (key.len() + value.len()) as u64;
         let revision = self.next();
         let found = self.state.index.find(key);
         let (create, version, lease_before) = match found {
@@ -125,6 +131,7 @@ impl Writing<'_> {
 
     /// Deletes the keys of a span in key order; returns how many there were.
     pub(crate) fn delete(&mut self, span: Span<'_>) -> i64 {
+        self.done.deletes += 1;
         let mut deleted = 0;
         for at in self.state.index.found(span) {
             let slot = self.state.index.slot(at);
@@ -165,6 +172,7 @@ impl Writing<'_> {
     /// Makes everything readable together.
     pub(crate) fn finish(self) {
         self.txn.commit();
+        self.counts.add(&self.done);
         self.state.revision += i64::from(self.changes > 0);
         let budget = self.state.value_budget;
         self.state.index.evict(budget, EVICT_STEPS);

@@ -22,6 +22,7 @@ mod alarm;
 mod auth;
 mod bootstrap;
 mod command;
+mod counts;
 mod fatal;
 mod hash;
 mod index;
@@ -44,6 +45,7 @@ mod wire;
 
 pub use auth::Caller;
 pub use bootstrap::{Bootstrap, BootstrapError, InitialMember};
+pub use counts::Operations;
 pub use fatal::{Fatal, ReadError};
 pub use hash::KvHash;
 pub use install::Replacement;

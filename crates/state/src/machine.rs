@@ -14,6 +14,7 @@ use storage::log::{Entry, EntryKind, LogIndex, Term};
 
 use crate::alarm;
 use crate::command::{self, Command, Header};
+use crate::counts::Operations;
 use crate::fatal::{Fatal, ReadError};
 use crate::index::Span;
 use crate::kv::Writing;
@@ -40,7 +41,7 @@ pub use open::{OpenError, Opened, hash_kv};
 /// cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Bytes in use at which writes are refused; `None` for no limit.
+    /// Bytes in use at which writes are refused at first; `None` for no limit.
     pub quota_bytes: Option<u64>,
     /// Bytes of newest records that are kept in memory.
     pub value_budget: usize,
@@ -80,6 +81,8 @@ pub struct Applied {
     pub index: LogIndex,
     /// The request that it carried, if any; whoever waits for it gets `outcome`.
     pub request: Option<RequestId>,
+    /// The name of what it asked for, as etcd's metrics have it.
+    pub operation: Option<&'static str>,
     pub outcome: Result<Reply, Error>,
     pub effects: SmallVec<[Effect; 1]>,
 }
@@ -237,6 +240,7 @@ impl Machine {
         let mut applied = Applied {
             index: entry.index,
             request: None,
+            operation: None,
             outcome: Ok(Reply::Nothing),
             effects: SmallVec::new(),
         };
@@ -250,7 +254,7 @@ impl Machine {
             member,
         } = self;
         let over_quota = Quota {
-            bytes: shared.config.quota_bytes,
+            bytes: shared.quota(),
             used: writer.size_in_use(),
         };
         let mut txn = writer.begin(entry.index, entry.term);
@@ -264,12 +268,15 @@ impl Machine {
             EntryKind::Normal => {
                 let (header, command) = command::decode(entry.index, &entry.data)?;
                 applied.request = header.request();
+                applied.operation = command.operation();
                 let writing = Writing {
                     state,
                     txn,
                     reader: &shared.reader,
                     scratch,
                     changes: 0,
+                    done: Operations::default(),
+                    counts: &shared.counts,
                     events,
                 };
                 let mut applying = Applying {
@@ -415,6 +422,7 @@ impl Applying<'_> {
         if !self.is_ours() {
             return Ok(Ok(Reply::Nothing));
         }
+        self.writing.done.ranges += 1;
         let revision = self.writing.revision();
         match range::inside(self.writing.state, self.writing.reader, request, revision) {
             Ok(rest) => Ok(Ok(Reply::Range { revision, rest })),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use api::Error;
 use parking_lot::{Mutex, RwLock};
@@ -10,6 +10,7 @@ use storage::backend::Reader;
 
 use crate::alarm::Alarms;
 use crate::auth::Auth;
+use crate::counts::Counts;
 use crate::fatal::{Fatal, ReadError};
 use crate::hash::KvHash;
 use crate::index::Index;
@@ -54,7 +55,28 @@ pub(crate) struct Shared {
     /// Events of the changes, and up to where everything is readable. It outlives a state that a
     /// received one takes the place of.
     pub(crate) log: Arc<Log>,
+    /// See [`Counts`].
+    pub(crate) counts: Arc<Counts>,
+    /// Bytes in use at which writes are refused; the highest number for no limit.
+    pub(crate) quota: Arc<AtomicU64>,
     pub(crate) config: Config,
+}
+
+/// What outlives a state that a received one takes the place of.
+pub(crate) struct Lasting {
+    pub(crate) log: Arc<Log>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) quota: Arc<AtomicU64>,
+}
+
+impl Lasting {
+    pub(crate) fn new(log: Log, config: &Config) -> Lasting {
+        Lasting {
+            log: Arc::new(log),
+            counts: Arc::default(),
+            quota: Arc::new(AtomicU64::new(config.quota_bytes.unwrap_or(u64::MAX))),
+        }
+    }
 }
 
 /// The revisions that readers in several steps still need.
@@ -136,6 +158,20 @@ impl Drop for Pin {
 }
 
 impl Shared {
+    /// What outlives this state.
+    pub(crate) fn lasting(&self) -> Lasting {
+        Lasting {
+            log: self.log.clone(),
+            counts: self.counts.clone(),
+            quota: self.quota.clone(),
+        }
+    }
+
+    /// Bytes in use at which writes are refused.
+    pub(crate) fn quota(&self) -> Option<u64> {
+        Some(self.quota.load(Ordering::Relaxed)).filter(|bytes| *bytes != u64::MAX)
+    }
+
     /// True when a reader needs records that a compaction at `revision` would delete.
     pub(crate) fn is_pinned_below(&self, revision: i64) -> bool {
         let pins = self.pins.lock();

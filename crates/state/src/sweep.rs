@@ -37,7 +37,9 @@ pub enum Step {
     Idle,
     /// A reader still needs older records; try again later.
     Blocked,
-    /// A batch is done; pause and go on.
+    /// A batch of the index is done; pause and go on.
+    Indexed,
+    /// A batch of the database is done; pause and go on.
     Worked { deleted: usize },
     /// A compaction is complete once the committer has committed.
     Finished { revision: i64, hash: Option<KvHash> },
@@ -145,7 +147,7 @@ impl Sweep {
             },
         };
         self.running = Some(Running { job, phase });
-        Step::Worked { deleted: 0 }
+        Step::Indexed
     }
 
     fn step_database(&mut self, job: Job, begin: &[u8], mut hasher: Hasher) -> Result<Step, Fatal> {

@@ -244,6 +244,7 @@ pub(crate) fn run(
                 let revision = writing.revision();
                 let mut body = revision_header(revision);
                 if with_ranges {
+                    writing.done.ranges += 1;
                     let answer = range::inside(writing.state, writing.reader, range, revision);
                     body.extend(answer.map_err(broken)?);
                 }

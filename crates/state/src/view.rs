@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use storage::backend::{Applied, Bucket, Value, meta};
 
 use crate::auth::{Caller, Kind};
+use crate::counts::Operations;
 use crate::fatal::{Fatal, ReadError};
 use crate::hash::{self, KvHash};
 use crate::index::Seen;
@@ -68,6 +69,12 @@ impl View {
     #[must_use]
     pub fn compact_revision(&self) -> i64 {
         self.shared().state.read().compacted
+    }
+
+    /// What requests did since the start; of reads, only what transactions read.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.shared().counts.read()
     }
 
     /// A thread, by its number, begins or stops to watch: events are only kept for watchers. One
@@ -184,13 +191,16 @@ impl View {
                 fetched.insert(at, value);
             }
         };
+        let mut done = Operations::default();
         let mut answer = |range: &RangeRequest| -> Result<Vec<u8>, ReadError> {
+            done.ranges += 1;
             let mut answer = range::answer_at(shared, range, Some(revision))?;
             let mut out = Vec::new();
             while answer.write_chunk(&mut out, 64 << 10)? {}
             Ok(out)
         };
         let rest = txn::run_ranges(request, taken, revision, &mut answer)?;
+        shared.counts.add(&done);
         Ok(Reply::Txn { revision, rest })
     }
 
@@ -236,10 +246,22 @@ impl View {
     pub fn check_space(&self, cost: u64) -> Result<(), Error> {
         let shared = self.shared();
         let full = |quota| shared.reader.size_in_use() + cost >= quota;
-        if cost > 0 && shared.config.quota_bytes.is_some_and(full) {
+        if cost > 0 && shared.quota().is_some_and(full) {
             return Err(Error::NoSpace);
         }
         Ok(())
+    }
+
+    /// Bytes in use at which writes are refused; `None` for no limit.
+    #[must_use]
+    pub fn quota(&self) -> Option<u64> {
+        self.shared().quota()
+    }
+
+    /// Changes the quota from the next request on.
+    pub fn set_quota(&self, bytes: Option<u64>) {
+        let quota = &self.shared().quota;
+        quota.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// The membership and what the cluster agreed on.

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -66,6 +67,16 @@ pub struct Loaded {
     pub broken: Vec<Error>,
 }
 
+/// A file that was written.
+#[derive(Debug)]
+pub struct Saved {
+    pub path: PathBuf,
+    /// Time of putting its contents together.
+    pub encoding: Duration,
+    /// Time of syncing it.
+    pub syncing: Duration,
+}
+
 /// The name of a snapshot's file.
 #[must_use]
 pub fn file_name(meta: &SnapshotMeta) -> String {
@@ -81,13 +92,15 @@ fn parse_name(name: &str) -> Option<(Term, LogIndex)> {
 ///
 /// # Errors
 /// Fails on any failed operation; what is left then is removed at the next start.
-pub fn save(fs: &dyn Fs, dir: &Path, snapshot: &Snapshot) -> Result<PathBuf, Error> {
+pub fn save(fs: &dyn Fs, dir: &Path, snapshot: &Snapshot) -> Result<Saved, Error> {
+    let begin = Instant::now();
     let mut data = Vec::new();
     codec::put_snapshot(&mut data, snapshot);
     let mut contents = Vec::with_capacity(data.len() + 16);
     put_uint(&mut contents, 1, u64::from(crc32c::crc32c(&data)));
     put_bytes(&mut contents, 2, &data);
 
+    let encoding = begin.elapsed();
     let name = file_name(&snapshot.meta);
     let path = dir.join(&name);
     let unfinished = dir.join(format!("tmp.{name}"));
@@ -96,12 +109,18 @@ pub fn save(fs: &dyn Fs, dir: &Path, snapshot: &Snapshot) -> Result<PathBuf, Err
         .map_err(io_error("create", &unfinished))?;
     file.set_len(0)
         .and_then(|()| file.write_all_at(&contents, 0))
-        .and_then(|()| file.sync_data())
         .map_err(io_error("write", &unfinished))?;
+    let begin = Instant::now();
+    file.sync_data().map_err(io_error("sync", &unfinished))?;
+    let syncing = begin.elapsed();
     fs.rename(&unfinished, &path)
         .map_err(io_error("rename", &unfinished))?;
     fs.sync_dir(dir).map_err(io_error("sync", dir))?;
-    Ok(path)
+    Ok(Saved {
+        path,
+        encoding,
+        syncing,
+    })
 }
 
 /// Reads one file.

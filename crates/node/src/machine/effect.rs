@@ -45,6 +45,8 @@ pub enum Input {
     },
     /// The state machine's cluster version is now this (`major.minor.patch`).
     ClusterVersion(String),
+    /// The cluster is to be downgraded to this version (`major.minor.patch`), or no longer.
+    Downgrade(Option<String>),
     /// A peer said something, in the order in which it said it; a snapshot does not count, see
     /// [`Input::Received`].
     Message(Box<Message>),

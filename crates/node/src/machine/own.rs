@@ -42,8 +42,10 @@ impl Own {
 pub(super) struct Versions {
     /// As applied.
     pub(super) current: Option<String>,
-    /// What the cluster version should be raised to.
+    /// What the cluster version should become.
     pub(super) wanted: Option<String>,
+    /// Target of the downgrade in progress.
+    downgrade: Option<(u32, u32)>,
     pub(super) setting: Own,
     /// When the others were asked last, in this term.
     asked_tick: Option<u64>,
@@ -58,16 +60,32 @@ impl Versions {
         Versions {
             current,
             wanted: (!is_set).then(|| own.to_owned()),
+            downgrade: None,
             setting: Own::Due,
             asked_tick: None,
             heard: false,
         }
     }
 
+    /// A downgrade began or ended: what was wanted before is to be decided anew.
+    pub(super) fn on_downgrade(&mut self, target: Option<&str>, alone: bool, own: &str) {
+        let target = target.and_then(minor_of);
+        if std::mem::replace(&mut self.downgrade, target) == target {
+            return;
+        }
+        self.wanted = alone.then(|| self.decide(&[], own)).flatten();
+        self.setting = Own::Due;
+        self.asked_tick = None;
+        self.heard = false;
+    }
+
     /// The cluster version is now this.
     pub(super) fn on_set(&mut self, version: String) {
-        let reached = minor_of(&version) >= self.wanted.as_deref().and_then(minor_of);
-        if reached {
+        let (now, wanted) = (
+            minor_of(&version),
+            self.wanted.as_deref().and_then(minor_of),
+        );
+        if now == wanted || self.downgrade.is_none() && now > wanted {
             self.wanted = None;
         }
         self.current = Some(version);
@@ -94,13 +112,21 @@ impl Versions {
     pub(super) fn wanted(&self, alone: bool, own: &str) -> Option<String> {
         let wanted = self.wanted.as_ref()?;
         if alone {
-            return Some(own.to_owned());
+            return self.decide(&[], own);
         }
         self.heard.then(|| wanted.clone())
     }
 
     /// The others said what they run; none that was not heard of.
     pub(super) fn on_answers(&mut self, others: &[Option<&str>], own: &str) {
+        self.wanted = self.decide(others, own);
+        self.setting = Own::Due;
+        self.heard = true;
+    }
+
+    /// What the cluster version should become: the least that members run, never lower than it
+    /// is, but for a downgrade, which goes down by one minor version at a time.
+    fn decide(&self, others: &[Option<&str>], own: &str) -> Option<String> {
         let least = others
             .iter()
             .map(|version| version.and_then(minor_of))
@@ -111,13 +137,22 @@ impl Versions {
         let to = match (current, least) {
             (None, None) => Some(LEAST_VERSION),
             (None, least) => least,
-            (Some(current), Some(least)) if current.0 == least.0 && current < least => Some(least),
-            (Some(_), _) => None,
+            (Some(current), Some(least)) => match self.downgrade {
+                Some(target) => [current, least]
+                    .iter()
+                    .all(|version| is_next_below(target, *version))
+                    .then_some(target),
+                None => (current.0 == least.0 && current < least).then_some(least),
+            },
+            (Some(_), None) => None,
         };
-        self.wanted = to.map(|(major, minor)| format!("{major}.{minor}.0"));
-        self.setting = Own::Due;
-        self.heard = true;
+        to.map(|(major, minor)| format!("{major}.{minor}.0"))
     }
+}
+
+/// Whether `target` is the minor version before `version`.
+fn is_next_below(target: (u32, u32), version: (u32, u32)) -> bool {
+    target.0 == version.0 && target.1 + 1 == version.1
 }
 
 /// The cluster version while somebody was never heard of, as in etcd.
@@ -172,4 +207,64 @@ pub(crate) fn minor_of(version: &str) -> Option<(u32, u32)> {
     let major = parts.next()?.parse().ok()?;
     let minor = parts.next()?.parse().ok()?;
     Some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "3.7.0";
+
+    fn at(current: &str) -> Versions {
+        Versions::new(Some(current.into()), OWN)
+    }
+
+    #[test]
+    fn a_downgrade_lowers_the_version_by_one_and_keeps_it_there() {
+        let mut versions = at(OWN);
+        versions.on_answers(&[Some("3.7.1"), Some("3.7.3")], OWN);
+        assert_eq!(versions.wanted(false, OWN), None);
+        versions.on_downgrade(Some("3.6.0"), false, OWN);
+        assert_eq!(versions.wanted(false, OWN), None, "others are asked first");
+        versions.on_answers(&[Some("3.7.1"), None], OWN);
+        assert_eq!(versions.wanted(false, OWN), None, "one was not heard of");
+        versions.on_answers(&[Some("3.7.1"), Some("3.7.3")], OWN);
+        assert_eq!(versions.wanted(false, OWN).as_deref(), Some("3.6.0"));
+        versions.on_set("3.6.0".into());
+        for answers in [
+            [Some("3.7.1"), Some("3.7.3")],
+            [Some("3.6.4"), Some("3.7.3")],
+        ] {
+            versions.on_answers(&answers, OWN);
+            assert_eq!(versions.wanted(false, OWN), None);
+        }
+        versions.on_downgrade(None, false, OWN);
+        versions.on_answers(&[Some("3.7.1"), Some("3.7.3")], OWN);
+        assert_eq!(versions.wanted(false, OWN).as_deref(), Some(OWN));
+    }
+
+    #[test]
+    fn nothing_goes_down_by_two() {
+        let mut versions = at(OWN);
+        versions.on_downgrade(Some("3.5.0"), false, OWN);
+        versions.on_answers(&[Some("3.7.1")], OWN);
+        assert_eq!(versions.wanted(false, OWN), None);
+        let mut versions = at("3.6.0");
+        versions.on_downgrade(Some("3.5.0"), false, OWN);
+        versions.on_answers(&[Some("3.6.1")], OWN);
+        assert_eq!(versions.wanted(false, OWN).as_deref(), Some("3.5.0"));
+        versions.on_answers(&[Some("3.7.1")], OWN);
+        assert_eq!(versions.wanted(false, OWN), None, "all run 3.7");
+    }
+
+    #[test]
+    fn a_lone_member_decides_at_once() {
+        let mut versions = at(OWN);
+        versions.on_downgrade(Some("3.6.0"), true, OWN);
+        assert_eq!(versions.wanted(true, OWN).as_deref(), Some("3.6.0"));
+        versions.on_set("3.6.0".into());
+        assert_eq!(versions.wanted(true, OWN), None);
+        versions.on_downgrade(None, true, OWN);
+        assert_eq!(versions.wanted(true, OWN).as_deref(), Some(OWN));
+    }
 }

@@ -65,13 +65,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// The member must stop.
-    pub fn save(&self, fs: &dyn Fs, dir: &DataDir) -> Result<(), Error> {
+    pub fn save(&self, fs: &dyn Fs, dir: &DataDir) -> Result<snap::Saved, Error> {
         let snapshot = log::Snapshot {
             data: self.data.clone(),
             meta: self.meta.clone(),
         };
-        snap::save(fs, &dir.snap(), &snapshot)?;
-        Ok(())
+        Ok(snap::save(fs, &dir.snap(), &snapshot)?)
     }
 
     /// Writes the WAL's record durably and releases the segments before it.

@@ -1,5 +1,6 @@
 //! Words of the command line to typed values, by the rules of Go's `flag` package.
 
+use super::legacy;
 use super::raw::{Raw, Source};
 use super::table::{self, FLAGS};
 use super::value::Kind;
@@ -38,13 +39,14 @@ pub(super) fn parse(words: &[String], raw: &mut Raw) -> Result<Parsed, String> {
             Some((name, value)) => (name, Some(value)),
             None => (body, None),
         };
-        let Some(position) = table::position(name) else {
-            if name == "help" || name == "h" {
-                return Ok(Parsed::Help);
-            }
-            return Err(format!("flag provided but not defined: -{name}"));
+        let position = table::position(name);
+        let legacy = legacy::find(name);
+        let kind = match (position, legacy) {
+            (Some(position), _) => FLAGS[position].kind,
+            (None, Some(legacy)) => legacy.kind(),
+            (None, None) if name == "help" || name == "h" => return Ok(Parsed::Help),
+            (None, None) => return Err(format!("flag provided but not defined: -{name}")),
         };
-        let kind = FLAGS[position].kind;
         let text = match inline {
             Some(text) => text,
             None if kind.is_boolean() => "true",
@@ -57,7 +59,16 @@ pub(super) fn parse(words: &[String], raw: &mut Raw) -> Result<Parsed, String> {
             Kind::Bool => format!("invalid boolean value {text:?} for -{name}: {why}"),
             _ => format!("invalid value {text:?} for flag -{name}: {why}"),
         })?;
-        raw.set(position, value, Source::CommandLine);
+        let source = Source::CommandLine;
+        match (position, legacy) {
+            (Some(position), _) => raw.set(position, value, source),
+            (None, Some(legacy)) => raw.legacy.push(legacy::Set {
+                legacy,
+                value,
+                source,
+            }),
+            (None, None) => unreachable!("refused above"),
+        }
     }
     Ok(Parsed::Flags)
 }

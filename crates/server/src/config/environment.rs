@@ -1,5 +1,6 @@
 //! `ETCD_*` variables: every flag has one; the command line wins, but not silently.
 
+use super::legacy::{self, LEGACY, Legacy};
 use super::notice::{Level, Notice};
 use super::raw::{Raw, Source};
 use super::table::FLAGS;
@@ -71,6 +72,7 @@ pub(super) fn apply(
         }
         used.push(key);
     }
+    apply_legacy(env, raw, &mut used, &mut shadowed, &mut invalid);
     for (name, text) in env {
         if used.contains(name) || SPECIAL.contains(&name.as_str()) {
             continue;
@@ -86,6 +88,37 @@ pub(super) fn apply(
         }
     }
     invalid.map_or(Ok(()), |why| Err(Refusal::Invalid(why)))
+}
+
+/// The variables of flags of earlier releases.
+fn apply_legacy(
+    env: &[(String, String)],
+    raw: &mut Raw,
+    used: &mut Vec<String>,
+    shadowed: &mut Vec<String>,
+    invalid: &mut Option<String>,
+) {
+    let given: Vec<&str> = raw.legacy.iter().map(|set| set.legacy.name).collect();
+    let (given, free): (Vec<&Legacy>, Vec<&Legacy>) = LEGACY
+        .iter()
+        .partition(|legacy| given.contains(&legacy.name));
+    shadowed.extend(given.into_iter().map(Legacy::env));
+    for legacy in free {
+        let key = legacy.env();
+        let set = env
+            .iter()
+            .find(|(name, text)| *name == key && !text.is_empty());
+        let Some((_, text)) = set else { continue };
+        match legacy.kind().parse(text) {
+            Ok(value) => raw.legacy.push(legacy::Set {
+                legacy,
+                value,
+                source: Source::Environment,
+            }),
+            Err(why) => *invalid = Some(format!("invalid value {text:?} for {key}: {why}")),
+        }
+        used.push(key);
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use serde_json::{Map, Value as Json};
 
 use super::gates::Gates;
+use super::legacy::{self, LEGACY};
 use super::notice::{Level, Notice};
 use super::raw::{Raw, Source};
-use super::table::{FLAGS, FileKey, Flag};
+use super::table::{FLAGS, FileKey};
 use super::url;
 use super::value::{Kind, Value, parse_bool};
 
@@ -43,10 +44,22 @@ pub(super) fn parse(text: &str, raw: &mut Raw, notices: &mut Vec<Notice>) -> Res
         match found {
             None | Some(Json::Null) => {}
             Some(json) => {
-                if let Some(value) = convert(flag, &json)? {
+                if let Some(value) = convert(flag.name, flag.kind, &json)? {
                     raw.set(position, value, Source::File);
                 }
             }
+        }
+    }
+    for legacy in LEGACY {
+        let Some(json) = take(&mut root, &[legacy.name])? else {
+            continue;
+        };
+        if let Some(value) = convert(legacy.name, legacy.kind(), &json)? {
+            raw.legacy.push(legacy::Set {
+                legacy,
+                value,
+                source: Source::File,
+            });
         }
     }
     for path in leaves(&root, "") {
@@ -104,20 +117,20 @@ fn leaves(map: &Map<String, Json>, prefix: &str) -> Vec<String> {
 }
 
 /// The typed value of a JSON value; `None` when it stands for "not set".
-fn convert(flag: &Flag, json: &Json) -> Result<Option<Value>, Refusal> {
+fn convert(name: &str, kind: Kind, json: &Json) -> Result<Option<Value>, Refusal> {
     let wrong = |want: &str| {
         let why = format!(
             "error unmarshaling JSON: {} must be {want}, not {json}",
-            flag.name
+            name
         );
         Refusal::Invalid(why)
     };
     let text = || scalar(json).ok_or_else(|| wrong("a string"));
     let bad_url = |why| Refusal::Url {
-        key: flag.name.to_owned(),
+        key: name.to_owned(),
         why,
     };
-    let value = match flag.kind {
+    let value = match kind {
         Kind::Ignored => return Ok(None),
         Kind::Bool => Value::Bool(boolean(json).ok_or_else(|| wrong("a boolean"))?),
         Kind::Uint => Value::Uint(whole(json).ok_or_else(|| wrong("a whole number"))?),
@@ -143,7 +156,7 @@ fn convert(flag: &Flag, json: &Json) -> Result<Option<Value>, Refusal> {
         // A wrong word is refused later, in other words than on the command line.
         Kind::OneOf(_) => Value::Text(text()?),
         Kind::Urls => Value::Urls(url::parse_sequence(text()?.split(',')).map_err(bad_url)?),
-        Kind::Origins | Kind::Hosts => flag.kind.parse(&text()?).map_err(bad_url)?,
+        Kind::Origins | Kind::Hosts => kind.parse(&text()?).map_err(bad_url)?,
     };
     Ok(Some(value))
 }

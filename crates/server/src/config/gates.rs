@@ -43,9 +43,9 @@ const fn gate(name: &'static str, stage: Stage, default: bool, acts: bool) -> Ga
 pub const TABLE: &[Gate] = &[
     gate("AllAlpha", Stage::Alpha, false, true),
     gate("AllBeta", Stage::Beta, false, true),
-    gate("CompactHashCheck", Stage::Alpha, false, false),
+    gate("CompactHashCheck", Stage::Alpha, false, true),
     gate("FastLeaseKeepAlive", Stage::Beta, true, false),
-    gate("InitialCorruptCheck", Stage::Alpha, false, false),
+    gate("InitialCorruptCheck", Stage::Alpha, false, true),
     gate("LeaseCheckpoint", Stage::Alpha, false, true),
     gate("LeaseCheckpointPersist", Stage::Alpha, false, true),
     gate("PriorityRequest", Stage::Alpha, false, false),
@@ -86,6 +86,15 @@ impl Gates {
         }
         gates.spread();
         Ok(gates)
+    }
+
+    /// Takes what a flag of an earlier release said about a gate, unless the gate was set itself.
+    ///
+    /// # Panics
+    /// When the table has no such gate: names come from our own code.
+    pub(super) fn inherit(&mut self, name: &str, on: bool) {
+        let at = position(name).expect("only gates of the table are named");
+        self.set[at].get_or_insert(on);
     }
 
     /// `AllAlpha` and `AllBeta` set the gates of their stage that were not set by name.

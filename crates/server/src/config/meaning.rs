@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use super::legacy;
 use super::notice::{Level, Notice};
 use super::raw::{Raw, Source};
 use super::table::{FLAGS, Support};
 use super::url::{self, Scheme, Url};
 use super::value::{GoDuration, parse_duration};
 use super::{
-    AutoCompaction, Backend, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive, Limits,
-    Listen, Log, LogFormat, LogLevel, LogOutput, Raft, Security, Slow, UNSET_ADVERTISE_CLIENT_URLS,
+    AutoCompaction, Backend, Checks, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive,
+    Limits, Listen, Log, LogFormat, LogLevel, LogOutput, LogRotation, Monitoring, Raft, Security,
+    Slow, UNSET_ADVERTISE_CLIENT_URLS,
 };
 
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -19,6 +23,8 @@ const QUOTA_BYTES_ADVISED_MAX: i64 = 8 << 30;
 const REQUEST_BYTES_ADVISED_MAX: u64 = 10 << 20;
 const HOUR_NS: i64 = 3_600_000_000_000;
 const SAMPLING_RATE_MAX: i64 = 1_000_000;
+/// Size of a log file before it is rotated, unless the configuration has another.
+const ROTATION_MEGABYTES: i64 = 100;
 const RAFT_TIMEOUT_MIN_NS: i64 = 5_000_000_000;
 const DEFAULT_NAME: &str = "default";
 const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
@@ -27,11 +33,12 @@ const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 
 /// Concludes what `raw` means.
 pub(super) fn conclude(
-    raw: Raw,
+    mut raw: Raw,
     inputs: &Inputs<'_>,
     notices: &mut Vec<Notice>,
     log: &mut Log,
 ) -> Result<Config, Failure> {
+    legacy::bequeath(&mut raw, notices).map_err(Failure::Verify)?;
     let from_file = FLAGS
         .iter()
         .any(|flag| raw.source(flag.name) == Some(Source::File));
@@ -134,9 +141,10 @@ fn log_settings(raw: &Raw) -> Result<Log, Failure> {
             }
         }
     };
-    if raw.bool("enable-log-rotation") {
-        check_rotation(raw, &outputs)?;
-    }
+    let rotation = match raw.bool("enable-log-rotation") {
+        true => Some(rotation(raw, &outputs)?),
+        false => None,
+    };
     let level = match raw.text("log-level").to_ascii_lowercase().as_str() {
         "debug" => LogLevel::Debug,
         "info" | "" => LogLevel::Info,
@@ -161,6 +169,7 @@ fn log_settings(raw: &Raw) -> Result<Log, Failure> {
         level,
         format,
         outputs,
+        rotation,
     })
 }
 
@@ -173,7 +182,30 @@ fn log_output(word: &str) -> LogOutput {
     }
 }
 
-fn check_rotation(raw: &Raw, outputs: &[LogOutput]) -> Result<(), Failure> {
+/// The settings of a rotation, as its JSON has them.
+#[derive(Deserialize)]
+#[serde(default)]
+struct RotationJson {
+    maxsize: i64,
+    maxage: i64,
+    maxbackups: i64,
+    localtime: bool,
+    compress: bool,
+}
+
+impl Default for RotationJson {
+    fn default() -> RotationJson {
+        RotationJson {
+            maxsize: ROTATION_MEGABYTES,
+            maxage: 0,
+            maxbackups: 0,
+            localtime: false,
+            compress: false,
+        }
+    }
+}
+
+fn rotation(raw: &Raw, outputs: &[LogOutput]) -> Result<LogRotation, Failure> {
     // etcd counts the journal as a file here.
     let files = outputs
         .iter()
@@ -184,9 +216,23 @@ fn check_rotation(raw: &Raw, outputs: &[LogOutput]) -> Result<(), Failure> {
                    defined";
         return Err(verify(why));
     }
-    serde_json::from_str::<serde_json::Value>(raw.text("log-rotation-config-json"))
-        .map(|_| ())
-        .map_err(|why| verify(format!("improperly formatted log rotation config: {why}")))
+    let found: RotationJson = serde_json::from_str(raw.text("log-rotation-config-json"))
+        .map_err(|why| verify(format!("improperly formatted log rotation config: {why}")))?;
+    if found.localtime {
+        return Err(verify(
+            "localtime in --log-rotation-config-json is not supported",
+        ));
+    }
+    let megabytes = match u64::try_from(found.maxsize) {
+        Ok(megabytes) if megabytes > 0 => megabytes,
+        _ => ROTATION_MEGABYTES as u64,
+    };
+    Ok(LogRotation {
+        bytes_max: megabytes.saturating_mul(1 << 20),
+        days_max: u64::try_from(found.maxage).unwrap_or(0),
+        files_max: usize::try_from(found.maxbackups).unwrap_or(0),
+        compress: found.compress,
+    })
 }
 
 fn check_addresses(raw: &Raw, cluster: &Cluster, notices: &mut Vec<Notice>) -> Result<(), Failure> {
@@ -565,7 +611,21 @@ fn build(
             unary_request: or(span(&raw, "warning-unary-request-duration"), 300),
             apply: span(&raw, "warning-apply-duration"),
         },
+        checks: checks(&raw),
+        monitoring: Monitoring {
+            extensive: raw.text("metrics") == "extensive",
+        },
         raw,
+    }
+}
+
+fn checks(raw: &Raw) -> Checks {
+    let periodic = span(raw, "corrupt-check-time");
+    let compactions = span(raw, "compact-hash-check-time");
+    Checks {
+        initial: raw.gates().enabled("InitialCorruptCheck"),
+        periodic: (!periodic.is_zero()).then_some(periodic),
+        compactions: (raw.gates().enabled("CompactHashCheck")).then_some(compactions),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The first stage: what was set, by whom, as typed values and nothing more.
 
 use super::gates::Gates;
+use super::legacy;
 use super::table::{self, FLAGS, Flag};
 use super::url::Url;
 use super::value::Value;
@@ -18,6 +19,8 @@ pub enum Source {
 pub struct Raw {
     values: Vec<Value>,
     sources: Vec<Option<Source>>,
+    /// Flags of earlier releases that were set, until their heirs have the values.
+    pub(super) legacy: Vec<legacy::Set>,
 }
 
 impl Default for Raw {
@@ -25,6 +28,7 @@ impl Default for Raw {
         Raw {
             values: FLAGS.iter().map(Flag::default_value).collect(),
             sources: vec![None; FLAGS.len()],
+            legacy: Vec::new(),
         }
     }
 }

@@ -104,7 +104,7 @@ impl Flag {
     /// The environment variable that sets the flag.
     #[must_use]
     pub fn env(&self) -> String {
-        format!("ETCD_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+        variable(self.name)
     }
 
     /// The value when nobody sets it.
@@ -112,6 +112,17 @@ impl Flag {
     pub fn default_value(&self) -> Value {
         self.kind.default_value(self.default)
     }
+}
+
+/// The environment variable that sets the flag `name`.
+pub(super) fn variable(name: &str) -> String {
+    format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// The flag `name`, which our own code knows to exist.
+pub(super) fn named(name: &str) -> &'static Flag {
+    let at = position(name).expect("our own code asks only for flags of the table");
+    &FLAGS[at]
 }
 
 /// Position of the flag `name` in [`FLAGS`].
@@ -361,7 +372,7 @@ pub const FLAGS: &[Flag] = &[
 
     flag(Monitoring, Later, "enable-pprof", Bool, "false",
         "Serve profiles under /debug/pprof/."),
-    flag(Monitoring, Later, "metrics", Text, "basic",
+    flag(Monitoring, Acts, "metrics", Text, "basic",
         "Detail of /metrics: basic, or extensive with histograms per gRPC method."),
     flag(Monitoring, Later, "enable-distributed-tracing", Bool, "false",
         "Send traces to an OpenTelemetry collector."),
@@ -382,9 +393,9 @@ pub const FLAGS: &[Flag] = &[
         "Lowest level that is logged: debug, info, warn, error, panic or fatal."),
     flag(Logging, Acts, "log-format", Text, "json",
         "Shape of a log line: json or console."),
-    flag(Logging, Refused, "enable-log-rotation", Bool, "false",
+    flag(Logging, Acts, "enable-log-rotation", Bool, "false",
         "Rotate the log file."),
-    flag(Logging, Later, "log-rotation-config-json", Text,
+    flag(Logging, Acts, "log-rotation-config-json", Text,
         "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
          \"compress\": false}",
         "How to rotate: megabytes per file, days and files to keep (0 for all), local time, \
@@ -396,9 +407,9 @@ pub const FLAGS: &[Flag] = &[
 
     flag(Features, Acts, "feature-gates", Kind::Gates, "",
         "Switches of single features: Name=true,Other=false."),
-    flag(Features, Later, "corrupt-check-time", Duration, "0",
+    flag(Features, Acts, "corrupt-check-time", Duration, "0",
         "Time between two comparisons of the members' data; 0 for never."),
-    flag(Features, Later, "compact-hash-check-time", Duration, "1m",
+    flag(Features, Acts, "compact-hash-check-time", Duration, "1m",
         "Time between two comparisons of the members' compaction hashes."),
     flag(Features, Acts, "compaction-batch-limit", Int, "0",
         "Revisions that one step of a compaction removes; 0 means 1000."),
@@ -406,8 +417,9 @@ pub const FLAGS: &[Flag] = &[
         "Pause between two steps of a compaction; 0 means 10ms."),
     flag(Features, Acts, "watch-progress-notify-interval", Duration, "0",
         "Time between two progress reports on an idle watch; 0 means 10m."),
-    flag(Features, Later, "downgrade-check-time", Duration, "5s",
-        "Time between two looks at the state of a downgrade."),
+    flag(Features, Inert, "downgrade-check-time", Duration, "5s",
+        "Time between two looks for the end of a downgrade, which a leader of the target release \
+         finds."),
     flag(Features, Later, "bootstrap-defrag-threshold-megabytes", Uint, "0",
         "Defragment at start when that frees at least so many megabytes; 0 for never."),
     flag(Features, Acts, "max-learners", Int, "1",

@@ -114,10 +114,11 @@ impl CommitThread {
         match self.committer.commit() {
             Ok(committed) if committed.ops > 0 => {
                 self.defrag.consider(begin);
-                self.shared
-                    .metrics
-                    .backend_commit
-                    .observe_seconds(begin.elapsed());
+                let metrics = &self.shared.metrics;
+                metrics.backend_commit.observe_seconds(begin.elapsed());
+                metrics.commit_rebalance.observe_seconds(committed.changing);
+                metrics.commit_spill.observe_seconds(committed.spilling);
+                metrics.commit_write.observe_seconds(committed.writing);
             }
             Ok(_) => {}
             Err(error) => fatal("commit to the database", &error),
@@ -145,6 +146,7 @@ impl CommitThread {
     }
 
     fn install(&mut self, meta: &SnapshotMeta) {
+        self.shared.metrics.snapshot_applying.set(1);
         let installed = match self.installer.install(meta) {
             Ok(installed) => installed,
             Err(error) => fatal("put a received database in place", &error),
@@ -160,6 +162,7 @@ impl CommitThread {
             term = meta.term.0,
             "applied a received snapshot"
         );
+        self.shared.metrics.snapshot_applying.set(0);
         self.core.push(ToCore::Installed(meta.index, machine));
     }
 
@@ -168,14 +171,15 @@ impl CommitThread {
         let saved = snapshot
             .commit(&mut self.committer)
             .and_then(|()| snapshot.save(&*self.fs, &self.dir))
-            .and_then(|()| snapshot.record(&mut self.wal.lock()));
-        if let Err(error) = saved {
-            fatal("save a snapshot", &error);
-        }
-        self.shared
-            .metrics
-            .snap_save
-            .observe_seconds(begin.elapsed());
+            .and_then(|saved| snapshot.record(&mut self.wal.lock()).map(|()| saved));
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(error) => fatal("save a snapshot", &error),
+        };
+        let metrics = &self.shared.metrics;
+        metrics.snap_encode.observe_seconds(saved.encoding);
+        metrics.snap_fsync.observe_seconds(saved.syncing);
+        metrics.snap_save.observe_seconds(begin.elapsed());
         let (index, term) = (snapshot.meta.index.0, snapshot.meta.term.0);
         tracing::info!(index, term, "saved a snapshot");
         match member::purge(&*self.fs, &self.dir, self.snaps_max, self.wals_max) {

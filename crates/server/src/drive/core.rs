@@ -7,6 +7,7 @@
 //! two wake-ups of the 150 µs that a lone put takes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::ids::MemberId;
@@ -19,14 +20,16 @@ use storage::log::{Entry, LogIndex};
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::applied::ApplyTimes;
 use super::commit::ToCommit;
 use super::compactor::{self, Compactor};
 use super::entry;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
-use super::post::{HAND_OVER, Mail, Post};
+use super::post::{HAND_OVER, Mail, Post, UNATTENDED};
 use super::stop::fatal;
 use super::sweep::ToSweep;
+use crate::config::GoDuration;
 use crate::front::CallId;
 use crate::peer::{Batch, ToPeers};
 use crate::shutdown::Stopper;
@@ -88,6 +91,7 @@ pub(crate) struct Core {
     pub(crate) batch_ops_max: usize,
     /// `--warning-apply-duration`
     pub(crate) slow_apply: Duration,
+    pub(crate) apply_times: ApplyTimes,
     pub(crate) compactor: Option<Compactor>,
     pub(crate) stopping: bool,
     pub(crate) stopper: Stopper,
@@ -103,6 +107,7 @@ impl Core {
         let mut arrived = Vec::new();
         let mut next_tick = Instant::now() + self.tick;
         self.step(Input::Start);
+        self.step(Input::Downgrade(self.shared.downgrade()));
         loop {
             self.shared
                 .status
@@ -111,6 +116,7 @@ impl Core {
             self.take_in(&mut arrived);
             let now = Instant::now();
             if now >= next_tick {
+                self.note_late(now - next_tick);
                 self.step(Input::Tick);
                 next_tick = (next_tick + self.tick).max(now);
                 self.expire_leases();
@@ -121,6 +127,20 @@ impl Core {
             if self.stopping && !self.hands_over && self.node.is_idle() {
                 return;
             }
+        }
+    }
+
+    /// A leader whose heartbeats come so late that followers may miss one looks for a reason.
+    fn note_late(&self, late: Duration) {
+        if late > self.tick && self.node.is_leader() {
+            self.shared.metrics.heartbeat_failures.inc();
+            tracing::warn!(
+                "heartbeat-interval" = %GoDuration::from(self.tick),
+                "expected-duration" = %GoDuration::from(2 * self.tick),
+                "exceeded-duration" = %GoDuration::from(late),
+                "leader failed to send out heartbeat on time; took too long, leader is \
+                 overloaded likely from slow disk"
+            );
         }
     }
 
@@ -294,6 +314,7 @@ impl Core {
                 self.shared.on_cluster_version(&version);
                 self.step(Input::ClusterVersion(version));
             }
+            self.step(Input::Downgrade(self.shared.downgrade()));
         }
         self.step(Input::Installed { index });
     }
@@ -354,13 +375,16 @@ impl Core {
             if let Err(error) = self.machine.apply_all(slice, &mut applied) {
                 fatal("apply an entry of the log", &error);
             }
+            let took = begin.elapsed();
+            self.apply_times
+                .observe(&self.shared.metrics, &applied, took);
             for one in applied.drain(..) {
                 self.on_applied(one, answers);
             }
             self.applied = applied;
-            if begin.elapsed() > self.slow_apply {
+            if took > self.slow_apply {
                 self.shared.metrics.slow_apply.inc();
-                tracing::warn!(entries = slice.len(), took = ?begin.elapsed(), "apply took too long");
+                tracing::warn!(entries = slice.len(), ?took, "apply took too long");
             }
             if entries.len() > APPLY_SLICE {
                 self.deliver();
@@ -418,16 +442,31 @@ impl Core {
                 let change = change.and_then(raft_change);
                 answers.push(Input::ConfChange { index, change });
             }
-            Effect::ClusterVersionChanged { now, .. } => {
-                tracing::info!(cluster_version = %now, "the cluster version is set");
+            Effect::ClusterVersionChanged { before, now } => {
+                tracing::info!(
+                    from = before.as_deref().unwrap_or("not_decided"),
+                    to = now.as_str(),
+                    "updated cluster version"
+                );
                 self.shared.on_cluster_version(&now);
+                if before.is_some_and(|before| is_below(&now, &before)) {
+                    // A release before this one starts from what a snapshot says.
+                    answers.push(Input::ForceSnapshot);
+                }
                 answers.push(Input::ClusterVersion(now));
             }
-            Effect::AlarmsChanged => self.shared.on_alarms(),
+            Effect::DowngradeChanged => answers.push(Input::Downgrade(self.shared.downgrade())),
+            Effect::AlarmsChanged => {
+                self.shared.on_alarms();
+                // A leader would give its database to others.
+                if self.shared.quarantined.load(Ordering::Acquire) && self.node.is_leader() {
+                    let token = UNATTENDED;
+                    answers.push(Input::TransferLeader { to: None, token });
+                }
+            }
             Effect::QuotaExceeded => self.shared.raise_no_space(),
             Effect::LeaderConfirmed
             | Effect::MemberPublished { .. }
-            | Effect::DowngradeChanged
             // Authentication is not served yet.
             | Effect::AuthChanged
             | Effect::TokenAssigned { .. }
@@ -448,6 +487,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether a version is of an earlier minor release.
+fn is_below(version: &str, other: &str) -> bool {
+    api::version::minor(version) < api::version::minor(other)
 }
 
 /// What raft must be told of an accepted change; nothing when only URLs changed.

@@ -14,6 +14,7 @@ pub(crate) const LEASE_GRANT: u32 = 8;
 pub(crate) const LEASE_REVOKE: u32 = 9;
 pub(crate) const ALARM: u32 = 10;
 pub(crate) const LEASE_CHECKPOINT: u32 = 11;
+pub(crate) const DOWNGRADE_INFO_SET: u32 = 1302;
 const HEADER: u32 = 100;
 
 /// Bytes that an entry has beside the request, at most.

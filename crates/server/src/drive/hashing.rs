@@ -33,6 +33,14 @@ pub(crate) struct HashThread {
 }
 
 impl HashThread {
+    pub(crate) fn new(shared: &Arc<Shared>, post: Post) -> HashThread {
+        HashThread {
+            shared: Arc::clone(shared),
+            inbox: Arc::clone(&shared.hashing),
+            post,
+        }
+    }
+
     pub(crate) fn run(mut self) {
         let mut asked = Vec::new();
         loop {

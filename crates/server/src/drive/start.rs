@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use node::member::Member;
 use storage::fs::Fs;
 
+use super::applied::ApplyTimes;
 use super::commit::{CommitThread, ToCommit};
 use super::compactor::Compactor;
 use super::core::{Core, ToCore};
@@ -67,11 +68,7 @@ pub(crate) fn start(
     let wal = WalSlot::new(member.wal, metrics, Arc::clone(&fs), member.dir.clone());
     let wal = Arc::new(wal);
     let sweep = SweepThread::new(&shared, member.sweep, post(), config.compaction.sleep);
-    let hashing = HashThread {
-        shared: Arc::clone(&shared),
-        inbox: Arc::clone(&shared.hashing),
-        post: post(),
-    };
+    let hashing = HashThread::new(&shared, post());
     let commit = CommitThread {
         shared: Arc::clone(&shared),
         inbox: Arc::clone(&shared.commits),
@@ -101,6 +98,7 @@ pub(crate) fn start(
         applied: Vec::new(),
         batch_ops_max: config.backend.batch_ops_max,
         slow_apply: config.slow.apply,
+        apply_times: ApplyTimes::default(),
         compactor: compactor(config, &shared),
         stopping: false,
         hands_over: false,
@@ -127,6 +125,7 @@ pub(crate) fn start(
 /// Tells the threads to come what the state knows already.
 fn announce(shared: &Shared, member: &Member) {
     shared.hand_members_to_peers(&member.founders);
+    shared.on_alarms();
     if let Some(version) = member.view.members().cluster_version() {
         shared.on_cluster_version(version);
     }
@@ -143,7 +142,6 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
             txn_ops_max: config.limits.txn_ops_max,
-            quota_bytes: config.limits.quota_bytes.unwrap_or(0),
             strict_reconfig: config.raw.bool("strict-reconfig-check"),
             slow_request: config.slow.unary_request,
             progress_interval: progress_interval(config),
@@ -158,6 +156,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         hashing: Arc::new(Mailbox::new()),
         desk: Arc::default(),
         commit_due: AtomicBool::new(false),
+        quarantined: AtomicBool::new(false),
         no_space_raised: AtomicBool::new(false),
         snapshots: AtomicUsize::new(0),
     }

@@ -1,7 +1,7 @@
 //! The sweep thread: physical compaction in paced steps.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use node::machine::Token;
 use state::{Step, Sweep};
@@ -116,6 +116,14 @@ impl SweepThread {
                 self.lose_patience(now);
                 Some(now + BLOCKED_PAUSE)
             }
+            Ok(Step::Indexed) => {
+                self.impatient_at = None;
+                self.shared
+                    .metrics
+                    .index_compaction_pause
+                    .observe(now.elapsed().as_secs_f64() * 1e3);
+                Some(Instant::now() + self.pause)
+            }
             Ok(Step::Worked { deleted }) => {
                 self.impatient_at = None;
                 self.shared.metrics.compaction_keys.add(deleted as u64);
@@ -129,6 +137,9 @@ impl SweepThread {
             Ok(Step::Finished { revision, .. }) => {
                 self.commit();
                 self.finished = revision;
+                let since = SystemTime::now().duration_since(UNIX_EPOCH);
+                let seconds = since.unwrap_or_default().as_secs();
+                self.shared.metrics.compaction_last.set_u64(seconds);
                 if let Some(began) = began.take() {
                     self.shared
                         .metrics
@@ -164,6 +175,13 @@ impl SweepThread {
             Ok(true) => {
                 self.commit();
                 tracing::info!("storage-version" = version, "updated storage version");
+                if let Some(target) = self.shared.downgrade() {
+                    tracing::info!(
+                        "target-version" = target,
+                        "server-version" = api::version::SERVER,
+                        "The server is ready to downgrade"
+                    );
+                }
             }
             Ok(false) => {}
             Err(error) => fatal("update the storage version", &error),

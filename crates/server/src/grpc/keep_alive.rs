@@ -81,7 +81,11 @@ impl Services {
         match decode::<pb::LeaseKeepAliveRequest>(message.clone()) {
             Ok(request) if stream.broken.is_none() => stream.queue.push_back(request.id),
             Ok(_) => {}
-            Err(status) => stream.broken = Some(status),
+            Err(status) => {
+                let failures = &self.shared.metrics.stream_failures;
+                failures.with(["lease-keepalive", "receive"]).inc();
+                stream.broken = Some(status);
+            }
         }
         self.keep_alive_run(net, call);
         true

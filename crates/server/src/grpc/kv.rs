@@ -1,5 +1,7 @@
 //! `etcdserverpb.KV`.
 
+use std::time::Instant;
+
 use api::pb::etcdserverpb as pb;
 use api::{Status, validate};
 use bytes::Bytes;
@@ -39,7 +41,11 @@ impl Services {
         waiting: &Waiting,
         request: &pb::RangeRequest,
     ) -> Result<(), Status> {
-        let mut answer = self.shared.view.range(request).map_err(refused)?;
+        let begin = Instant::now();
+        let answer = self.shared.view.range(request);
+        self.times.range(answer.is_ok(), begin.elapsed());
+        self.time_request(net, waiting, answer.is_ok());
+        let mut answer = answer.map_err(refused)?;
         self.shared.metrics.ranges.inc();
         self.scratch.clear();
         self.header().write(answer.revision(), &mut self.scratch);
@@ -95,7 +101,10 @@ impl Services {
         waiting: &Waiting,
         request: &pb::TxnRequest,
     ) -> Result<(), Status> {
-        let reply = self.shared.view.txn(request).map_err(refused)?;
+        let reply = self.shared.view.txn(request);
+        let took = net.now().saturating_duration_since(waiting.begun);
+        self.times.read_txn(reply.is_ok(), took);
+        let reply = reply.map_err(refused)?;
         self.send_reply(net, waiting, &reply);
         Ok(())
     }

@@ -2,19 +2,28 @@
 
 use api::pb::etcdserverpb as pb;
 use api::pb::etcdserverpb::alarm_request::AlarmAction;
+use api::pb::etcdserverpb::downgrade_request::DowngradeAction;
 use api::pb::health;
 use api::pb::health::health_check_response::ServingStatus;
-use api::{Code, Status};
+use api::pb::membershippb::DowngradeInfoSetRequest;
+use api::{Code, Error, Status};
 use bytes::Bytes;
 use prost::Message;
 
-use super::pending::{Pending, Read, Waiting};
+use super::pending::{DowngradeWish, Pending, Read, Waiting};
 use super::{Services, decode};
 use crate::drive::commit::ToCommit;
 use crate::drive::entry;
 use crate::drive::hashing::ToHash;
 use crate::drive::post::token;
 use crate::front::Net;
+
+/// etcd's text for an action that it does not know.
+const UNKNOWN_METHOD: &str = "etcdserver: unknown method";
+
+fn reject(error: &Error) {
+    tracing::warn!(%error, "reject downgrade request");
+}
 
 impl Services {
     pub(super) fn alarm(
@@ -77,6 +86,93 @@ impl Services {
         let token = token(self.thread, slot);
         self.shared.commits.push(ToCommit::Defragment(token));
         Ok(())
+    }
+
+    pub(super) fn downgrade(
+        &mut self,
+        net: &mut Net,
+        waiting: Waiting,
+        message: &Bytes,
+    ) -> Result<(), Status> {
+        let request: pb::DowngradeRequest = decode(message.clone())?;
+        let target =
+            || api::version::minor(&request.version).ok_or(Error::WrongDowngradeVersionFormat);
+        let wish = match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate) => {
+                let (major, minor) = target()?;
+                DowngradeWish::Validate(major, minor)
+            }
+            Ok(DowngradeAction::Enable) => {
+                let (major, minor) = target().inspect_err(reject)?;
+                DowngradeWish::Enable(major, minor)
+            }
+            Ok(DowngradeAction::Cancel) => DowngradeWish::Cancel,
+            Err(_) => return Err(Status::new(Code::Unknown, UNKNOWN_METHOD)),
+        };
+        self.read(net, waiting, Read::Downgrade(wish), false);
+        Ok(())
+    }
+
+    /// Decides on the state as it is now whether a downgrade may begin or has to end.
+    pub(super) fn serve_downgrade(
+        &mut self,
+        net: &mut Net,
+        waiting: &Waiting,
+        wish: DowngradeWish,
+    ) -> Result<(), Status> {
+        let set = match wish {
+            DowngradeWish::Validate(major, minor) => {
+                self.check_downgrade((major, minor))?;
+                None
+            }
+            DowngradeWish::Enable(major, minor) => {
+                self.check_downgrade((major, minor)).inspect_err(reject)?;
+                Some(format!("{major}.{minor}.0"))
+            }
+            DowngradeWish::Cancel if self.shared.downgrade().is_some() => Some(String::new()),
+            DowngradeWish::Cancel => {
+                let error = Error::NoInflightDowngrade;
+                tracing::warn!(%error, "failed to cancel downgrade");
+                None
+            }
+        };
+        let members = self.shared.view.members();
+        let version = members.cluster_version().and_then(api::version::minor);
+        let version = version.map_or_else(String::new, |(major, minor)| format!("{major}.{minor}"));
+        let Some(ver) = set else {
+            self.answer_downgrade(net, waiting, version);
+            return Ok(());
+        };
+        let request = DowngradeInfoSetRequest {
+            enabled: !ver.is_empty(),
+            ver,
+        };
+        let request = request.encode_to_vec();
+        self.propose(*waiting, entry::DOWNGRADE_INFO_SET, &request, |waiting| {
+            Pending::Downgrade(waiting, version)
+        })
+    }
+
+    fn check_downgrade(&self, target: (u64, u64)) -> Result<(), Error> {
+        let members = self.shared.view.members();
+        let current = members.cluster_version().and_then(api::version::minor);
+        let (major, minor) = current.ok_or(Error::ClusterVersionUnavailable)?;
+        if minor.checked_sub(1).map(|minor| (major, minor)) != Some(target) {
+            return Err(Error::InvalidDowngradeTargetVersion);
+        }
+        if members.downgrade().enabled {
+            return Err(Error::DowngradeInProcess);
+        }
+        Ok(())
+    }
+
+    /// Answers with the version that the cluster had.
+    pub(super) fn answer_downgrade(&mut self, net: &mut Net, waiting: &Waiting, version: String) {
+        let response = pb::DowngradeResponse {
+            header: Some(self.header().message(self.shared.view.revision())),
+            version,
+        };
+        self.send_message(net, waiting, &response);
     }
 
     pub(super) fn health_check(

@@ -45,6 +45,7 @@ methods! {
     MoveLeader Unary "/etcdserverpb.Maintenance/MoveLeader";
     Defragment Unary "/etcdserverpb.Maintenance/Defragment";
     Snapshot Unary "/etcdserverpb.Maintenance/Snapshot";
+    Downgrade Unary "/etcdserverpb.Maintenance/Downgrade";
     Hash Unary "/etcdserverpb.Maintenance/Hash";
     HashKv Unary "/etcdserverpb.Maintenance/HashKV";
     Lock Unary "/v3lockpb.Lock/Lock";
@@ -70,6 +71,22 @@ impl Rpc {
                 | Rpc::Snapshot
                 | Rpc::Observe
                 | Rpc::HealthWatch
+        )
+    }
+
+    /// Whether the answer comes from the keys of this member.
+    pub(crate) fn shows_data(self) -> bool {
+        matches!(
+            self,
+            Rpc::Range
+                | Rpc::RangeStream
+                | Rpc::Txn
+                | Rpc::Watch
+                | Rpc::Snapshot
+                | Rpc::Lock
+                | Rpc::Campaign
+                | Rpc::Leader
+                | Rpc::Observe
         )
     }
 

@@ -32,11 +32,20 @@ pub(super) enum Read {
     /// Alarms of a kind, 0 for all.
     Alarms(i32),
     TimeToLive(LeaseTimeToLiveRequest),
+    Downgrade(DowngradeWish),
     /// Whether a contender's own key is there.
     Confirm(Box<Contender>),
     /// Who leads under a prefix.
     Leader(Bytes),
     Observe(Bytes),
+}
+
+/// What is asked about a downgrade, with the target's `(major, minor)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DowngradeWish {
+    Validate(u64, u64),
+    Enable(u64, u64),
+    Cancel,
 }
 
 /// What a slot remembers.
@@ -54,6 +63,8 @@ pub(super) enum Pending {
     Reconfigure(Waiting, Option<Box<Member>>),
     /// A promotion, which the leader is asked for if this member is not it.
     Promote(Waiting, MemberId),
+    /// A downgrade that begins or ends; the cluster version before, which is the answer.
+    Downgrade(Waiting, String),
     /// Answered by another thread, in encoded form.
     Answer(Waiting),
     /// A call of Lock or Election on its way.
@@ -73,6 +84,7 @@ impl Pending {
             | Pending::Snapshot(waiting, _)
             | Pending::Reconfigure(waiting, _)
             | Pending::Promote(waiting, _)
+            | Pending::Downgrade(waiting, _)
             | Pending::Answer(waiting) => waiting,
             Pending::Contender(contender) => &contender.waiting,
         }

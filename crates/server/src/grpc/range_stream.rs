@@ -1,5 +1,7 @@
 //! `etcdserverpb.KV/RangeStream`: a Range in messages that merge into its answer.
 
+use std::time::Instant;
+
 use api::pb::etcdserverpb as pb;
 use api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 use api::{Code, Status, validate};
@@ -49,7 +51,10 @@ impl Services {
         waiting: &Waiting,
         request: &pb::RangeRequest,
     ) -> Result<(), Status> {
-        let parts = self.shared.view.range_parts(request).map_err(refused)?;
+        let begin = Instant::now();
+        let parts = self.shared.view.range_parts(request);
+        self.times.range(parts.is_ok(), begin.elapsed());
+        let parts = parts.map_err(refused)?;
         self.shared.metrics.ranges.inc();
         let messages = Parts {
             parts,

@@ -1,6 +1,7 @@
 //! Answers that are streams of messages drawn as the client takes them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Code, Status};
 
@@ -22,6 +23,7 @@ impl Services {
             messages,
             shared: Arc::clone(&self.shared),
             meter: waiting.meter,
+            begun: waiting.begun,
             outcome: Code::Canceled,
         };
         net.reply_messages(waiting.call, Box::new(counted));
@@ -33,6 +35,7 @@ struct Counted<M> {
     messages: M,
     shared: Arc<Shared>,
     meter: Option<Meter>,
+    begun: Instant,
     outcome: Code,
 }
 
@@ -55,7 +58,9 @@ impl<M: MessageSource> MessageSource for Counted<M> {
 impl<M> Drop for Counted<M> {
     fn drop(&mut self) {
         if let Some(meter) = self.meter {
-            self.shared.metrics.grpc.handled(meter, self.outcome, 1);
+            let grpc = &self.shared.metrics.grpc;
+            grpc.handled(meter, self.outcome, 1);
+            grpc.took(meter, self.begun);
         }
     }
 }

@@ -79,6 +79,7 @@ struct Watcher {
 
 struct Stream {
     call: CallId,
+    begun: Instant,
     watchers: BTreeMap<i64, WatcherId>,
     /// The next id to give to a watcher without one.
     next_id: i64,
@@ -165,9 +166,11 @@ impl Hub {
     }
 
     pub(super) fn open(&mut self, net: &Net, call: CallId, needs_leader: bool) {
+        let begun = net.now();
         let notify_at = net.now() + self.interval();
         let stream = self.streams.insert(Stream {
             call,
+            begun,
             watchers: BTreeMap::new(),
             next_id: 0,
             needs_leader,
@@ -202,7 +205,11 @@ impl Hub {
         }
         let request: pb::WatchRequest = match decode(message) {
             Ok(request) => request,
-            Err(status) => return self.end(net, stream, status),
+            Err(status) => {
+                let failures = &self.shared.metrics.stream_failures;
+                failures.with(["watch", "receive"]).inc();
+                return self.end(net, stream, status);
+            }
         };
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => self.create(net, stream, &request),
@@ -411,12 +418,15 @@ impl Hub {
     }
 
     fn send_progress(&mut self, net: &mut Net, stream: usize, watch_id: i64) {
+        let begin = Instant::now();
         let response = pb::WatchResponse {
             header: Some(self.shared.header().message(self.routed)),
             watch_id,
             ..Default::default()
         };
-        self.send(net, stream, &response);
+        self.put(net, stream, &response);
+        let progress = &self.shared.metrics.watch_progress;
+        progress.observe_seconds(begin.elapsed());
     }
 
     /// A watcher's cursor lies below the compaction: it cannot have every event.
@@ -431,7 +441,15 @@ impl Hub {
         self.send(net, stream, &response);
     }
 
+    /// Sends what a request on the stream is answered with, or what ends a watcher.
     fn send(&mut self, net: &mut Net, stream: usize, response: &pb::WatchResponse) {
+        let begin = Instant::now();
+        self.put(net, stream, response);
+        let control = &self.shared.metrics.watch_control;
+        control.observe_seconds(begin.elapsed());
+    }
+
+    fn put(&mut self, net: &mut Net, stream: usize, response: &pb::WatchResponse) {
         net.send(self.streams[stream].call, response.encode_to_vec());
         self.count_sent();
         // What was asked on a stream that is not read from must not pile up either.
@@ -458,7 +476,9 @@ impl Hub {
         self.stop_watching_if_idle();
         self.shared.metrics.watch_streams.add(-1);
         if let Some(meter) = self.meter {
-            self.shared.metrics.grpc.handled(meter, code, 1);
+            let grpc = &self.shared.metrics.grpc;
+            grpc.handled(meter, code, 1);
+            grpc.took(meter, stream.begun);
         }
     }
 

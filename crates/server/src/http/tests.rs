@@ -99,7 +99,11 @@ fn config(args: &str) -> Config {
 
 fn server(stub: Stub, args: &str) -> Arc<Server> {
     let config = config(args);
-    let metrics = Arc::new(Metrics::new(&config.gates, config.limits.quota_bytes));
+    let metrics = Arc::new(Metrics::new(
+        &config.gates,
+        config.limits.quota_bytes,
+        false,
+    ));
     Arc::new(Server::start(Routes::new(Arc::new(stub), metrics, &config)).unwrap())
 }
 
@@ -417,7 +421,7 @@ fn a_read_that_hangs_is_given_up() {
     };
     let view = Arc::new(stub);
     let config = config("");
-    let metrics = Arc::new(Metrics::new(&config.gates, None));
+    let metrics = Arc::new(Metrics::new(&config.gates, None, false));
     let routes = Routes::new(view.clone(), metrics, &config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

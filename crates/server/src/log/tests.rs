@@ -16,6 +16,7 @@ fn lines(level: LogLevel, format: LogFormat, log: impl FnOnce()) -> Vec<String> 
         level,
         format,
         outputs,
+        rotation: None,
     })
     .unwrap();
     tracing::subscriber::with_default(lines, log);

@@ -1,9 +1,10 @@
 //! The member as the HTTP endpoints see it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use api::ids::MemberId;
 use api::pb::etcdserverpb as pb;
+use state::Operations;
 
 use crate::drive::Shared;
 use crate::front::{Stats, StatsSnapshot};
@@ -14,6 +15,8 @@ pub(super) struct Probe {
     shared: Arc<Shared>,
     /// The counters of the net threads, once they run.
     stats: OnceLock<Vec<Arc<Stats>>>,
+    /// What of the state's operations is in the metrics already.
+    counted: Mutex<Operations>,
 }
 
 impl Probe {
@@ -21,7 +24,20 @@ impl Probe {
         Probe {
             shared,
             stats: OnceLock::new(),
+            counted: Mutex::default(),
         }
+    }
+
+    /// Adds what was done to the keys since the last time.
+    fn count_operations(&self, metrics: &Metrics) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = self.shared.view.operations();
+        metrics.puts.add(done.puts - counted.puts);
+        metrics.deletes.add(done.deletes - counted.deletes);
+        metrics.ranges.add(done.ranges - counted.ranges);
+        metrics.txns.add(done.txns - counted.txns);
+        metrics.put_bytes.set_u64(done.put_bytes);
+        *counted = done;
     }
 
     pub(super) fn attach(&self, stats: Vec<Arc<Stats>>) {
@@ -116,6 +132,9 @@ impl MemberView for Probe {
         metrics.current_revision.set(shared.view.revision());
         metrics.compact_revision.set(shared.view.compact_revision());
         metrics.keys.set_u64(shared.view.keys());
+        let (_, auth_revision) = shared.view.auth_status();
+        metrics.auth_revision.set_u64(auth_revision);
+        self.count_operations(metrics);
         metrics
             .open_reads
             .set_u64(shared.view.open_readers() as u64);

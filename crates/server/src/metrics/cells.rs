@@ -157,8 +157,13 @@ impl Histogram {
             bounds.push(bound);
             bound *= factor;
         }
+        Histogram::with_bounds(bounds)
+    }
+
+    /// Buckets with these upper bounds, ascending, and infinity.
+    pub(super) fn with_bounds(bounds: Vec<f64>) -> Histogram {
         Histogram {
-            block: Block::new(count + 2),
+            block: Block::new(bounds.len() + 2),
             bounds: bounds.into(),
         }
     }
@@ -168,6 +173,14 @@ impl Histogram {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.block.add(bucket, 1);
         self.block.add_f64(self.bounds.len() + 1, value);
+    }
+
+    /// Records so many equal observations.
+    pub fn observe_many(&self, value: f64, count: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.block.add(bucket, count);
+        self.block
+            .add_f64(self.bounds.len() + 1, value * count as f64);
     }
 
     /// Records a time in seconds.

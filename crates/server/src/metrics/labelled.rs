@@ -51,6 +51,21 @@ impl<M, const N: usize> Labelled<M, N> {
     }
 }
 
+impl<const N: usize> Labelled<Gauge, N> {
+    /// Sets the gauges of these label values to 1, and all that were there before to 0.
+    pub fn set_only(&self, values: &[[&str; N]]) {
+        let metrics = self.metrics.read().unwrap_or_else(PoisonError::into_inner);
+        for (key, gauge) in metrics.iter() {
+            let is_on = values.iter().any(|on| key.iter().eq(on.iter()));
+            gauge.set(i64::from(is_on));
+        }
+        drop(metrics);
+        for on in values {
+            self.with(*on).set(1);
+        }
+    }
+}
+
 impl<M: Metric, const N: usize> Labelled<M, N> {
     pub(super) fn write(&self, name: &str, text: &mut Text) {
         let metrics = self.metrics.read().unwrap_or_else(PoisonError::into_inner);

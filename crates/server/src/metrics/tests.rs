@@ -4,7 +4,7 @@ use super::*;
 
 fn metrics() -> Metrics {
     let gates = Gates::parse("LeaseCheckpoint=true").unwrap();
-    Metrics::new(&gates, Some(2 << 30))
+    Metrics::new(&gates, Some(2 << 30), false)
 }
 
 /// Name and type of every family, in the order of the page.

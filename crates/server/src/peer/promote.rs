@@ -100,7 +100,15 @@ pub(super) async fn serve(net: &Arc<Net>, method: &Method, id: &str) -> Answer {
     let change = MemberChange::Promote(member);
     let asked = net.shared.reconfigure(change, token);
     net.shared.core.push(ToCore::Reconfigure(Box::new(asked)));
-    let error = match outcome.await {
+    let outcome = outcome.await;
+    match &outcome {
+        Ok(Outcome::Applied(Ok(()))) => net.shared.on_promotion(None),
+        Ok(Outcome::Applied(Err(error)) | Outcome::Failed(error)) => {
+            net.shared.on_promotion(Some(error));
+        }
+        Ok(Outcome::ReadReady) | Err(_) => {}
+    }
+    let error = match outcome {
         Ok(Outcome::Applied(Ok(()))) => {
             let json = members_json(net);
             return plain::respond(StatusCode::OK, Some("application/json"), json);

@@ -26,6 +26,7 @@ use super::link::Link;
 use super::{Net, pipeline, routes};
 use crate::drive::core::ToCore;
 use crate::http::{self as plain, Answer};
+use crate::metrics::Metrics;
 
 /// Pieces of a database between a disk and a socket.
 const PIECES: usize = 4;
@@ -277,11 +278,14 @@ async fn save(
     );
     let (sender, pieces) = mpsc::channel(PIECES);
     let dir = net.dir.clone();
+    let metrics = Arc::clone(&net.metrics);
     let writer = tokio::task::spawn_blocking(move || {
-        let path = write(&dir.snap(), pieces)?;
+        let begin = Instant::now();
+        let path = write(&dir.snap(), pieces, &metrics)?;
         let fs: Arc<dyn Fs> = Arc::new(RealFs);
         std::fs::rename(&path, dir.received_database(meta.index))?;
         fs.sync_dir(&dir.snap())?;
+        metrics.snap_db_save.observe_seconds(begin.elapsed());
         member::verify(&fs, &dir, &meta).map_err(io::Error::other)
     });
     let mut piece = Some(begin);
@@ -312,6 +316,7 @@ async fn save(
 fn write(
     dir: &std::path::Path,
     mut pieces: mpsc::Receiver<io::Result<Bytes>>,
+    metrics: &Metrics,
 ) -> io::Result<std::path::PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let path = dir.join(format!("tmp{}", NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -325,7 +330,10 @@ fn write(
         while let Some(piece) = pieces.blocking_recv() {
             file.write_all(&piece?)?;
         }
-        file.sync_all()
+        let begin = Instant::now();
+        file.sync_all()?;
+        metrics.snap_db_fsync.observe_seconds(begin.elapsed());
+        Ok(())
     };
     match fill() {
         Ok(()) => Ok(path),

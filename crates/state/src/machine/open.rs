@@ -20,7 +20,7 @@ use crate::lease::Leases;
 use crate::members::Members;
 use crate::record::Revision;
 use crate::schema;
-use crate::shared::{Shared, State};
+use crate::shared::{Lasting, Shared, State};
 use crate::sweep::{Job, Sweep};
 use crate::view::View;
 use crate::watch::Log;
@@ -90,7 +90,8 @@ impl Machine {
         let built = Built::new(&reader, &config)?;
         let state = &built.state;
         let log = Log::new(state.revision, state.compacted, Some(reader.clone()));
-        let shared = built.share(reader, Arc::new(log), config);
+        let lasting = Lasting::new(log, &config);
+        let shared = built.share(reader, lasting, config);
         Ok(Opened {
             view: View::new(shared.clone()),
             sweep: Sweep::new(shared.clone(), maintenance),
@@ -116,7 +117,9 @@ impl Built {
         Ok(Built { state, jobs })
     }
 
-    pub(crate) fn share(self, reader: Reader, log: Arc<Log>, config: Config) -> Arc<Shared> {
+    /// Begins to be read.
+    pub(crate) fn share(self, reader: Reader, lasting: Lasting, config: Config) -> Arc<Shared> {
+        let Lasting { log, counts, quota } = lasting;
         let Built { state, jobs } = self;
         let revision = AtomicI64::new(state.revision);
         Arc::new(Shared {
@@ -127,6 +130,8 @@ impl Built {
             hashes: Mutex::new(Vec::new()),
             jobs: Mutex::new(jobs),
             log,
+            counts,
+            quota,
             config,
         })
     }
@@ -145,8 +150,9 @@ pub fn hash_kv(reader: Reader, revision: i64) -> Result<KvHash, ReadError> {
     let mut state = empty(&config);
     restore_keys(&reader, &mut state)?;
     let jobs = restore_compaction(&reader, &mut state)?;
-    let log = Arc::new(Log::new(state.revision, state.compacted, None));
-    let shared = Built { state, jobs }.share(reader, log, config);
+    let log = Log::new(state.revision, state.compacted, None);
+    let lasting = Lasting::new(log, &config);
+    let shared = Built { state, jobs }.share(reader, lasting, config);
     hash::hash_kv(&shared, revision).map(|(hash, _)| hash)
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -22,6 +23,12 @@ pub struct Committed {
     pub ops: usize,
     /// The applied index that is durable in the file now.
     pub durable: Applied,
+    /// Time of changing the trees.
+    pub changing: Duration,
+    /// Time of laying out the new pages.
+    pub spilling: Duration,
+    /// Time of writing and syncing them.
+    pub writing: Duration,
 }
 
 /// The file at an exact applied index, until dropped.
@@ -91,19 +98,27 @@ impl Committer {
         }
         let Some((layer, pending)) = self.seal() else {
             return Ok(Committed {
-                ops: 0,
                 durable: self.durable,
+                ..Committed::default()
             });
         };
-        if let Err(source) = self.write(&layer) {
-            self.shared.failed.store(true, Ordering::Release);
-            return Err(Error::Commit { source });
-        }
+        let begin = Instant::now();
+        let stats = match self.write(&layer) {
+            Ok(stats) => stats,
+            Err(source) => {
+                self.shared.failed.store(true, Ordering::Release);
+                return Err(Error::Commit { source });
+            }
+        };
+        let took = begin.elapsed();
         self.durable = layer.applied().unwrap_or(self.durable);
         self.drop_committed(pending);
         Ok(Committed {
             ops: pending.ops,
             durable: self.durable,
+            changing: took.saturating_sub(stats.spilling + stats.writing),
+            spilling: stats.spilling,
+            writing: stats.writing,
         })
     }
 
@@ -133,7 +148,7 @@ impl Committer {
         drop(done);
     }
 
-    pub(super) fn write(&self, layer: &Layer) -> Result<(), bolt::Error> {
+    pub(super) fn write(&self, layer: &Layer) -> Result<bolt::CommitStats, bolt::Error> {
         let mut tx = self.shared.db.begin_write()?;
         #[cfg(feature = "plant-split-applied-index")]
         {
@@ -156,8 +171,7 @@ impl Committer {
                 tx.apply_sorted(bucket.name(), &writes)?;
             }
         }
-        tx.commit()?;
-        Ok(())
+        tx.commit()
     }
 
     /// Makes one step of a defragmentation, which changes no content; a new run begins with a

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -30,6 +31,10 @@ pub struct CommitStats {
     pub bytes: u64,
     /// The transaction that was committed.
     pub tx: TxId,
+    /// Time of laying out the new pages.
+    pub spilling: Duration,
+    /// Time of writing and syncing them.
+    pub writing: Duration,
 }
 
 /// A bucket that this transaction has changed.
@@ -267,6 +272,7 @@ impl WriteTx {
             .writer
             .take()
             .expect("only the end of the transaction takes it");
+        let begin = Instant::now();
         let mut spill = Spill::new(&mut writer.freelist, &self);
         let built = build(&mut self, &mut spill);
         let Spill {
@@ -279,6 +285,7 @@ impl WriteTx {
             high_water = end.first;
             taken.push(end);
         }
+        let spilling = begin.elapsed();
         let written = built.and_then(|root| {
             let tx = TxId(self.meta.tx.0 + 1);
             let meta = Meta {
@@ -303,7 +310,11 @@ impl WriteTx {
             Err(_) => taken.into_iter().for_each(|run| writer.freelist.put(run)),
         }
         self.shared.end_write(writer);
-        written.map(|(_, stats)| stats)
+        written.map(|(_, stats)| CommitStats {
+            spilling,
+            writing: begin.elapsed().saturating_sub(spilling),
+            ..stats
+        })
     }
 
     /// Runs a change on the tree of `bucket`. A failure may leave the tree half changed and
@@ -445,6 +456,7 @@ fn write(
         pages,
         bytes: pages * u64::from(meta.page_size),
         tx: meta.tx,
+        ..CommitStats::default()
     })
 }
 

@@ -30,7 +30,7 @@ const DIR: &str = "snap";
 #[test]
 fn a_file_has_the_bytes_of_the_format() {
     let fs = disk();
-    let path = save(&fs, Path::new(DIR), &snapshot(2, 0x21)).unwrap();
+    let path = save(&fs, Path::new(DIR), &snapshot(2, 0x21)).unwrap().path;
     assert_eq!(
         path,
         Path::new("snap/0000000000000002-0000000000000021.snap")
@@ -71,7 +71,7 @@ fn the_newest_sound_and_wanted_file_is_loaded() {
 #[test]
 fn no_damaged_byte_passes() {
     let fs = disk();
-    let path = save(&fs, Path::new(DIR), &snapshot(2, 7)).unwrap();
+    let path = save(&fs, Path::new(DIR), &snapshot(2, 7)).unwrap().path;
     let contents = fs.contents(&path).unwrap();
     for at in 0..contents.len() {
         for flip in [1, 0x80, 0xff] {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::{Bound, Range};
+use std::time::Instant;
 
 use state::Header;
 use state::watch::{self, Event};
@@ -198,6 +199,7 @@ impl Hub {
     fn deliver_round(&mut self, net: &mut Net, events: &[&Event], revision: i64) {
         let touched = std::mem::take(&mut self.touched);
         let header = self.shared.header();
+        let begin = Instant::now();
         self.round
             .begin(&header, revision, events.len(), touched.len());
         for &at in &touched {
@@ -207,7 +209,16 @@ impl Hub {
         }
         self.touched = touched;
         let (events, messages) = self.round.end();
-        self.shared.metrics.watch_events.add(events);
+        let metrics = &self.shared.metrics;
+        metrics.watch_events.add(events);
+        if messages > 0 {
+            // Responses of a round are sent together and take an equal share of its time each.
+            let took = begin.elapsed().as_secs_f64();
+            let share = took / messages as f64;
+            metrics.watch_response.observe_many(share, messages);
+            let per_event = took / events.max(1) as f64;
+            metrics.watch_per_event.observe_many(per_event, messages);
+        }
         if let Some(meter) = self.meter {
             self.shared.metrics.grpc.sent(meter, messages);
         }

@@ -205,18 +205,18 @@ const CLIENTS: &[Shape] = &[shape(1, 1), shape(200, 1), shape(1000, 1)];
 
 /// What can differ when members work together.
 const TOGETHER: [Row; 12] = [
-    serializable("serializable get, at the leader", Through::Leader),
-    serializable("serializable get, at all", Through::All),
-    linearizable("linearizable get, at the leader", Through::Leader),
-    linearizable("linearizable get, at all", Through::All),
-    txn("txn, at the leader", Through::Leader),
-    txn("txn, at all", Through::All),
-    put("put, at the leader", Through::Leader),
-    put("put, at all", Through::All),
-    watch("watch: 1 watcher, at the leader", Through::Leader, 1),
-    watch("watch: 1 watcher, at all", Through::All, 1),
-    watch("watch: 200 watchers, at the leader", Through::Leader, 200),
-    watch("watch: 200 watchers, at all", Through::All, 200),
+    serializable("serializable get at the leader", Through::Leader),
+    serializable("serializable get at all", Through::All),
+    linearizable("linearizable get at the leader", Through::Leader),
+    linearizable("linearizable get at all", Through::All),
+    txn("txn at the leader", Through::Leader),
+    txn("txn at all", Through::All),
+    put("put at the leader", Through::Leader),
+    put("put at all", Through::All),
+    watch("watch: 1 watcher at the leader", Through::Leader, 1),
+    watch("watch: 1 watcher at all", Through::All, 1),
+    watch("watch: 200 watchers at the leader", Through::Leader, 200),
+    watch("watch: 200 watchers at all", Through::All, 200),
 ];
 
 const fn calls(name: &'static str, through: Through, requests: fn(u64) -> Requests) -> Row {

@@ -172,6 +172,23 @@ impl Node {
 
     /// Takes one input and appends what must be done, in order.
     pub fn handle(&mut self, input: Input, outputs: &mut Vec<Output>) {
+        self.handle_all([input], outputs);
+    }
+
+    /// Takes what arrived together and appends what all of it wants done: appends of one turn
+    /// become one batch with one answer. [`Input::Received`] must come alone.
+    pub fn handle_all(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        outputs: &mut Vec<Output>,
+    ) {
+        for input in inputs {
+            self.take_in(input, outputs);
+        }
+        self.advance(outputs);
+    }
+
+    fn take_in(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Start => {}
             Input::Tick => self.on_tick(outputs),
@@ -198,7 +215,6 @@ impl Node {
             }
             Input::Flush => self.persist.flush = true,
         }
-        self.advance(outputs);
     }
 
     /// Who waits for this request, when somebody does; the driver calls it for each applied entry
@@ -539,13 +555,9 @@ impl Node {
             .take_while(|(held, _)| *held <= number)
             .count();
         if free > 0 {
-            let messages = self
-                .persist
-                .held
-                .drain(..free)
-                .map(|(_, message)| message)
-                .collect();
-            outputs.push(Output::Send(messages));
+            let free = self.persist.held.drain(..free);
+            let messages = free.map(|(_, message)| message).collect();
+            outputs.push(Output::Send(without_superseded(messages)));
         }
     }
 
@@ -817,6 +829,31 @@ impl Node {
             api::Error::Timeout
         }
     }
+}
+
+/// Leaves out acknowledgements that a later one to the same leader includes.
+fn without_superseded(mut messages: Vec<Message>) -> Vec<Message> {
+    let accepts =
+        |message: &Message| message.kind == MessageKind::AppendResponse && !message.reject;
+    let mut newest: Option<(MemberId, Term, LogIndex)> = None;
+    let mut kept = messages.len();
+    for at in (0..messages.len()).rev() {
+        let message = &messages[at];
+        if accepts(message) {
+            let Message {
+                to, term, index, ..
+            } = *message;
+            if newest.is_some_and(|newest| (newest.0, newest.1) == (to, term) && index <= newest.2)
+            {
+                continue;
+            }
+            newest = Some((to, term, index));
+        }
+        kept -= 1;
+        messages.swap(kept, at);
+    }
+    messages.drain(..kept);
+    messages
 }
 
 /// The cluster version that a release stands for: `3.7.1` is `3.7.0`.

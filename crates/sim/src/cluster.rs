@@ -43,6 +43,12 @@ enum Event {
         at: usize,
         life: u64,
     },
+    /// The core takes what arrived.
+    Turn {
+        at: usize,
+        life: u64,
+    },
+    /// The core carries out one of the node's outputs.
     Core {
         at: usize,
         life: u64,
@@ -202,6 +208,7 @@ impl Cluster<'_> {
     fn happen(&mut self, event: Event) -> Result<(), Broken> {
         let owner = match &event {
             Event::Tick { at, life }
+            | Event::Turn { at, life }
             | Event::Core { at, life }
             | Event::Wal { at, life }
             | Event::Stage { at, life }
@@ -238,6 +245,7 @@ impl Cluster<'_> {
                 self.schedule(self.now_us + TICK_MS * 1000, Event::Tick { at, life });
                 self.input(at, Input::Tick)
             }
+            Event::Turn { at, .. } => self.step_turn(at),
             Event::Core { at, .. } => self.step_core(at),
             Event::Wal { at, .. } => self.step_wal(at),
             Event::Stage { at, .. } => self.step_stage(at),

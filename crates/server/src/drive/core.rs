@@ -144,7 +144,9 @@ impl Core {
         }
     }
 
+    /// Gives the node what arrived, all that may come together at once.
     fn take_in(&mut self, arrived: &mut Vec<ToCore>) {
+        let mut inputs = Vec::new();
         let mut proposals = Vec::new();
         let mut reads = Vec::new();
         for message in arrived.drain(..) {
@@ -154,45 +156,58 @@ impl Core {
                 }
                 ToCore::Propose(batch) => proposals.extend(batch),
                 ToCore::Read(batch) => reads.extend(batch),
-                ToCore::Messages(batch) => batch
-                    .messages
-                    .into_iter()
-                    .for_each(|message| self.step(Input::Message(message))),
-                ToCore::Unreachable(peer) => self.step(Input::ReportUnreachable { peer }),
-                ToCore::Reconfigure(change) => self.step(Input::Reconfigure(change)),
+                ToCore::Messages(batch) => {
+                    inputs.extend(batch.messages.into_iter().map(Input::Message));
+                }
+                ToCore::Unreachable(peer) => inputs.push(Input::ReportUnreachable { peer }),
+                ToCore::Reconfigure(change) => inputs.push(Input::Reconfigure(change)),
                 ToCore::MoveLeader { to, token } => {
-                    self.step(Input::TransferLeader {
-                        to: Some(to),
-                        token,
-                    });
+                    let to = Some(to);
+                    inputs.push(Input::TransferLeader { to, token });
                 }
                 ToCore::SnapshotSent { peer, arrived } => {
-                    self.step(Input::ReportSnapshot { peer, arrived });
+                    inputs.push(Input::ReportSnapshot { peer, arrived });
                 }
                 ToCore::Received(message, handled) => {
+                    self.step_all(&mut inputs);
                     self.step(Input::Received(message));
                     // The sender may have hung up.
                     let _ = handled.send(());
                 }
-                ToCore::Installed(index, machine) => self.on_installed(index, machine),
-                ToCore::Versions(answers) => self.step(Input::Versions(answers)),
-                ToCore::Persisted(number) => self.step(Input::Persisted { number }),
-                ToCore::SnapshotTaken(index) => self.step(Input::SnapshotTaken { index }),
-                ToCore::Stop => self.begin_stop(),
+                ToCore::Installed(index, machine) => {
+                    self.step_all(&mut inputs);
+                    self.on_installed(index, machine);
+                }
+                ToCore::Versions(answers) => inputs.push(Input::Versions(answers)),
+                ToCore::Persisted(number) => inputs.push(Input::Persisted { number }),
+                ToCore::SnapshotTaken(index) => inputs.push(Input::SnapshotTaken { index }),
+                ToCore::Stop => {
+                    self.step_all(&mut inputs);
+                    self.begin_stop();
+                }
             }
         }
         if !proposals.is_empty() {
-            self.step(Input::Propose(proposals));
+            inputs.push(Input::Propose(proposals));
         }
         if !reads.is_empty() {
-            self.step(Input::ReadIndex(reads));
+            inputs.push(Input::ReadIndex(reads));
         }
+        self.step_all(&mut inputs);
     }
 
     /// Gives the node one input and works off its outputs and theirs.
     fn step(&mut self, input: Input) {
+        self.step_all(&mut vec![input]);
+    }
+
+    /// Gives the node inputs, if there are any, and works off its outputs and theirs.
+    fn step_all(&mut self, inputs: &mut Vec<Input>) {
+        if inputs.is_empty() {
+            return;
+        }
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.node.handle(input, &mut outputs);
+        self.node.handle_all(inputs.drain(..), &mut outputs);
         while !outputs.is_empty() {
             let mut answers = Vec::new();
             for output in outputs.drain(..) {

@@ -28,6 +28,8 @@ pub struct Plan {
     pub clients: usize,
     /// Usual longest time of a sync.
     pub sync_us: u64,
+    /// Longest time that what arrives waits for company; 0 when each input is a turn of its own.
+    pub turn_us: u64,
     /// Longest time between two steps of a core.
     pub core_us: u64,
     pub reconfigures: bool,
@@ -90,6 +92,7 @@ impl Plan {
             think_us: pick(rng, &[5, 30, 100]) * 1000,
             clients: pick(rng, &[2, 4, 8]) as usize,
             sync_us: pick(rng, &[300, 3000, 30_000]),
+            turn_us: pick(rng, &[0, 500, 5000]),
             core_us: pick(rng, &[50, 500]),
             reconfigures: members > 1 && rng.one_in(2),
             keep_snaps: pick(rng, &[1, 5]) as usize,

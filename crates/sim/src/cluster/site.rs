@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use api::ids::MemberId;
-use node::machine::{Output, Persist, Token};
+use node::machine::{Input, Output, Persist, Token};
 use node::member::{Config, Member, Snapshot};
 use node::raft::Message;
 use storage::fs::Fs;
@@ -38,6 +38,8 @@ pub enum Chore {
 /// A member that runs.
 pub struct Running {
     pub member: Member,
+    /// What arrived for the core's next turn.
+    pub inbox: Vec<Input>,
     pub core: VecDeque<Output>,
     pub wal: VecDeque<Box<Persist>>,
     pub stage: Option<Stage>,
@@ -47,6 +49,7 @@ pub struct Running {
     pub published: bool,
     pub sole_leader: bool,
     /// Whether an event for the queue is on its way.
+    pub turn_due: bool,
     pub core_due: bool,
     pub wal_due: bool,
     pub chores_due: bool,
@@ -56,6 +59,7 @@ impl Running {
     pub fn new(member: Member) -> Running {
         Running {
             member,
+            inbox: Vec::new(),
             core: VecDeque::new(),
             wal: VecDeque::new(),
             stage: None,
@@ -64,6 +68,7 @@ impl Running {
             next_token: 0,
             published: false,
             sole_leader: false,
+            turn_due: false,
             core_due: false,
             wal_due: false,
             chores_due: false,
@@ -79,7 +84,8 @@ impl Running {
 
     /// Whether nothing is under way on any thread.
     pub fn is_idle(&self) -> bool {
-        self.core.is_empty()
+        self.inbox.is_empty()
+            && self.core.is_empty()
             && self.wal.is_empty()
             && self.stage.is_none()
             && self.chores.is_empty()

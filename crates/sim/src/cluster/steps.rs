@@ -30,11 +30,40 @@ impl Cluster<'_> {
         running.ok_or_else(|| broken!("site {at} has a step and no member").into())
     }
 
-    /// Gives the node an input, and its outputs to the threads.
+    /// Something arrives for the core, which takes it with whatever else is there at its next turn.
+    fn arrive(&mut self, at: usize, input: Input) -> Result<(), End> {
+        let turn_us = self.plan.turn_us;
+        if turn_us == 0 {
+            return self.input(at, input);
+        }
+        let life = self.sites[at].life;
+        let running = self.running(at)?;
+        running.inbox.push(input);
+        if !std::mem::replace(&mut running.turn_due, true) {
+            let at_us = self.after(turn_us);
+            self.schedule(at_us, Event::Turn { at, life });
+        }
+        Ok(())
+    }
+
+    /// The core takes everything that arrived.
+    pub(super) fn step_turn(&mut self, at: usize) -> Result<(), End> {
+        let running = self.running(at)?;
+        running.turn_due = false;
+        let inputs = std::mem::take(&mut running.inbox);
+        self.inputs(at, inputs)
+    }
+
+    /// Gives the node an input that comes alone.
     pub(super) fn input(&mut self, at: usize, input: Input) -> Result<(), End> {
+        self.inputs(at, vec![input])
+    }
+
+    /// Gives the node inputs, and its outputs to the threads.
+    fn inputs(&mut self, at: usize, inputs: Vec<Input>) -> Result<(), End> {
         let running = self.running(at)?;
         let mut outputs = Vec::new();
-        running.member.node.handle(input, &mut outputs);
+        running.member.node.handle_all(inputs, &mut outputs);
         for output in outputs {
             match output {
                 Output::Persist(batch) => running.wal.push_back(Box::new(batch)),
@@ -87,7 +116,7 @@ impl Cluster<'_> {
         let member = &mut running.member;
         member::persist(&*site.fs, &member.dir, &mut member.wal, &batch).map_err(chain)?;
         let number = batch.number;
-        self.input(at, Input::Persisted { number })
+        self.arrive(at, Input::Persisted { number })
     }
 
     pub(super) fn step_core(&mut self, at: usize) -> Result<(), End> {
@@ -153,7 +182,7 @@ impl Cluster<'_> {
             let heard = self.sites[other].running.is_some() && self.network.reaches(at, other);
             versions.push((id, heard.then(|| api::version::SERVER.to_owned())));
         }
-        self.input(at, Input::Versions(versions))
+        self.arrive(at, Input::Versions(versions))
     }
 
     fn apply(&mut self, at: usize, entries: &[Entry]) -> Result<(), End> {
@@ -268,7 +297,7 @@ impl Cluster<'_> {
             }
             Some(Stage::Purge(index)) => {
                 member::purge(&*site.fs, &member.dir, snaps, wals).map_err(chain)?;
-                return self.input(at, Input::SnapshotTaken { index });
+                return self.arrive(at, Input::SnapshotTaken { index });
             }
         };
         running.stage = Some(next);
@@ -375,7 +404,7 @@ impl Cluster<'_> {
             return Ok(());
         }
         let peer = self.sites[to].id;
-        self.input(from, Input::ReportSnapshot { peer, arrived })
+        self.arrive(from, Input::ReportSnapshot { peer, arrived })
     }
 
     fn install(&mut self, at: usize, meta: &SnapshotMeta) -> Result<(), End> {
@@ -459,7 +488,7 @@ impl Cluster<'_> {
             return Ok(());
         }
         match peer::decode(bytes) {
-            Ok(Received::Message(message)) => self.input(to, Input::Message(message)),
+            Ok(Received::Message(message)) => self.arrive(to, Input::Message(message)),
             Ok(Received::LinkHeartbeat) => Ok(()),
             Err(error) => Err(broken!("a message does not decode: {error}").into()),
         }
@@ -468,7 +497,7 @@ impl Cluster<'_> {
     fn unreachable(&mut self, from: usize, to: usize) -> Result<(), End> {
         if self.sites[from].running.is_some() && self.rng.one_in(3) {
             let peer = self.sites[to].id;
-            return self.input(from, Input::ReportUnreachable { peer });
+            return self.arrive(from, Input::ReportUnreachable { peer });
         }
         Ok(())
     }
@@ -510,7 +539,7 @@ impl Cluster<'_> {
             return Ok(check_key(&view, &key, &self.truth)?);
         }
         if self.rng.one_in(3) {
-            return self.begin_read(number, at, &view);
+            return self.begin_read(number, at, sleeps, &view);
         }
         let id = running.member.node.request_ids().next();
         let revision = view.revision();
@@ -525,10 +554,20 @@ impl Cluster<'_> {
             data,
             token,
         };
-        self.input(at, Input::Propose(vec![proposal]))
+        let proposal = Input::Propose(vec![proposal]);
+        match sleeps {
+            true => self.input(at, proposal),
+            false => self.arrive(at, proposal),
+        }
     }
 
-    fn begin_read(&mut self, number: usize, at: usize, view: &state::View) -> Result<(), End> {
+    fn begin_read(
+        &mut self,
+        number: usize,
+        at: usize,
+        sleeps: bool,
+        view: &state::View,
+    ) -> Result<(), End> {
         let key = self.plan.shape.key(&mut self.rng);
         let client = &mut self.clients[number];
         client.begin(Doing::Read { key }, &self.truth, self.now_us);
@@ -539,7 +578,11 @@ impl Cluster<'_> {
             return Ok(());
         }
         let token = running.token(Who::Client(number, operation));
-        self.input(at, Input::ReadIndex(vec![token]))
+        let read = Input::ReadIndex(vec![token]);
+        match sleeps {
+            true => self.input(at, read),
+            false => self.arrive(at, read),
+        }
     }
 
     pub(super) fn look(&mut self, number: usize) -> Result<(), Broken> {

@@ -316,3 +316,77 @@ fn appends_leave_before_the_leaders_own_sync_and_answers_after_the_followers() {
     let known: Option<Progress> = cluster.nodes[&7].progress(MemberId(8));
     assert!(known.is_some_and(|progress| progress.is_active));
 }
+
+/// Entries that came in several appends, in one turn.
+#[test]
+fn appends_of_one_turn_are_one_batch_with_one_answer() {
+    let mut cluster = Cluster::new();
+    let mut appends = Vec::new();
+    for data in ["a", "b", "c"] {
+        let leader = cluster.nodes.get_mut(&7).unwrap();
+        let id = leader.request_ids().next();
+        let proposal = Proposal {
+            id,
+            kind: EntryKind::Normal,
+            data: Bytes::from(data),
+            token: Token(id.0),
+        };
+        let mut outputs = Vec::new();
+        leader.handle(Input::Propose(vec![proposal]), &mut outputs);
+        for output in outputs {
+            let Output::Send(messages) = output else {
+                continue;
+            };
+            let to_8 = messages.into_iter().filter(|message| message.to.0 == 8);
+            appends.extend(to_8.map(|message| Input::Message(Box::new(message))));
+        }
+    }
+    assert_eq!(appends.len(), 3);
+    let follower = cluster.nodes.get_mut(&8).unwrap();
+    let mut outputs = Vec::new();
+    follower.handle_all(appends, &mut outputs);
+    let [Output::Persist(batch)] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    let last = batch.entries.last().unwrap().index;
+    assert_eq!(batch.entries.len(), 3);
+    let (number, mut outputs) = (batch.number, Vec::new());
+    follower.handle(Input::Persisted { number }, &mut outputs);
+    let [Output::Send(answers)] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    let [answer] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(
+        (answer.kind, answer.index),
+        (MessageKind::AppendResponse, last)
+    );
+}
+
+#[test]
+fn only_what_a_later_answer_says_too_is_left_out() {
+    let answer = |to: u64, term: u64, index: u64, reject: bool| Message {
+        term: Term(term),
+        index: LogIndex(index),
+        reject,
+        ..Message::new(MessageKind::AppendResponse, MemberId(1), MemberId(to))
+    };
+    let vote = Message::new(MessageKind::VoteResponse, MemberId(1), MemberId(2));
+    let kept = [
+        answer(2, 3, 9, false),
+        answer(2, 4, 5, true),
+        vote.clone(),
+        answer(2, 4, 7, false),
+    ];
+    let all = vec![
+        answer(2, 3, 8, false),
+        kept[0].clone(),
+        kept[1].clone(),
+        answer(2, 4, 6, false),
+        vote,
+        answer(2, 4, 7, false),
+        kept[3].clone(),
+    ];
+    assert_eq!(without_superseded(all), kept);
+}

@@ -35,20 +35,36 @@ impl Cluster {
                 ..Options::default()
             })?);
         }
+        let mut cluster = Cluster::found(members)?;
+        cluster.wait_until_healthy()?;
+        Ok(cluster)
+    }
+
+    /// Starts members that were never started as one cluster, without waiting for them.
+    ///
+    /// # Errors
+    /// A member cannot be started.
+    pub fn found(mut members: Vec<Member>) -> Result<Cluster, Error> {
         let name = |at: usize| format!("m{at}");
         let each = members.iter().enumerate();
-        let listed: Vec<String> = each
-            .map(|(at, member)| format!("{}=http://{}", name(at), member.peer()))
-            .collect();
+        let listed: Vec<String> = each.map(|(at, member)| member.listed(&name(at))).collect();
         let listed = listed.join(",");
         for (at, member) in members.iter_mut().enumerate() {
             member.set_cluster(&name(at), &listed);
             member.spawn()?;
         }
-        for member in &mut members {
+        Ok(Cluster { members })
+    }
+
+    /// Waits until every member is healthy.
+    ///
+    /// # Errors
+    /// A member ends, or is not healthy within 30 s.
+    pub fn wait_until_healthy(&mut self) -> Result<(), Error> {
+        for member in &mut self.members {
             member.wait_until_healthy()?;
         }
-        Ok(Cluster { members })
+        Ok(())
     }
 
     /// Every member, running or not.

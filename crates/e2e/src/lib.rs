@@ -9,6 +9,7 @@ pub mod bad;
 pub mod clients;
 pub mod cluster;
 pub mod dpkg;
+pub mod faults;
 pub mod http;
 pub mod kv;
 pub mod machine;

@@ -1,7 +1,7 @@
 //! A member as a process: start, wait until healthy, stop, kill, start again.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -44,6 +44,11 @@ pub struct Options {
     pub flags: Vec<String>,
     /// Words before the binary, such as those that take privileges away.
     pub wrapper: Vec<String>,
+    /// The address that is its own in a network namespace, where it uses the usual ports; free
+    /// ports of the loopback interface when absent.
+    pub host: Option<IpAddr>,
+    /// Whether members talk over TLS, which `flags` then describe.
+    pub secure_peers: bool,
 }
 
 /// A running (or stopped) member; killed by its process id when dropped.
@@ -53,6 +58,8 @@ pub struct Member {
     binary: PathBuf,
     address: SocketAddr,
     peer: SocketAddr,
+    /// Where other members are told to find it.
+    advertised: SocketAddr,
     name: String,
     /// `--initial-cluster`; this member alone when absent.
     cluster: Option<String>,
@@ -85,13 +92,17 @@ impl Member {
         let temporary = options.data_dir.is_none();
         let directory = options.data_dir.clone().unwrap_or_else(fresh_directory);
         std::fs::create_dir_all(&directory)?;
-        let (address, peer) = (free_address()?, free_address()?);
+        let (address, peer) = match options.host {
+            Some(host) => ((host, 2379).into(), (host, 2380).into()),
+            None => (free_address()?, free_address()?),
+        };
         Ok(Self {
             child: None,
             options,
             binary,
             address,
             peer,
+            advertised: peer,
             name: "e2e".into(),
             cluster: None,
             joins: false,
@@ -134,8 +145,10 @@ impl Member {
     #[must_use]
     pub fn command(&self) -> Command {
         let client = format!("http://{}", self.address);
-        let peer = format!("http://{}", self.peer);
-        let alone = format!("{}={peer}", self.name);
+        let scheme = self.peer_scheme();
+        let peer = format!("{scheme}://{}", self.peer);
+        let advertised = format!("{scheme}://{}", self.advertised);
+        let alone = format!("{}={advertised}", self.name);
         let cluster = self.cluster.as_ref().unwrap_or(&alone);
         let mut command = match self.options.wrapper.split_first() {
             None => Command::new(&self.binary),
@@ -151,10 +164,11 @@ impl Member {
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))
-            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={advertised}"))
             .arg(format!("--initial-cluster={cluster}"))
             .args(self.joins.then_some("--initial-cluster-state=existing"))
             .arg("--log-level=warn")
+            .env("STALL_SYNCS_FILE", self.stall_file())
             .args(self.options.flags.iter().map(|flag| {
                 let client = self.address.to_string();
                 flag.replace("{client}", &client)
@@ -184,6 +198,23 @@ impl Member {
     /// Starts another binary from now on, on the same directory.
     pub fn set_binary(&mut self, binary: PathBuf) {
         self.binary = binary;
+    }
+
+    /// Tells the other members to find it there, before its first start.
+    pub(crate) fn advertise(&mut self, address: SocketAddr) {
+        self.advertised = address;
+    }
+
+    fn peer_scheme(&self) -> &'static str {
+        match self.options.secure_peers {
+            true => "https",
+            false => "http",
+        }
+    }
+
+    /// How the list of members has it: `<name>=<URL>`.
+    pub(crate) fn listed(&self, name: &str) -> String {
+        format!("{name}={}://{}", self.peer_scheme(), self.advertised)
     }
 
     pub(crate) fn wait_until_healthy(&mut self) -> Result<(), Error> {
@@ -251,15 +282,27 @@ impl Member {
     /// # Errors
     /// It still runs after 30 s.
     pub fn stop(&mut self) -> Result<ExitStatus, Error> {
+        self.signal("TERM")?;
+        self.wait_for_exit()
+    }
+
+    /// Sends the process a signal, by its name without `SIG`.
+    ///
+    /// # Errors
+    /// It does not run, or the operating system refuses.
+    pub fn signal(&self, name: &str) -> Result<(), Error> {
         let Some(child) = &self.child else {
             return Err(Error("it does not run".into()));
         };
         let id = child.id().to_string();
-        let status = Command::new("kill").arg("-TERM").arg(&id).status()?;
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(&id)
+            .status()?;
         if !status.success() {
             return Err(Error(format!("cannot signal process {id}")));
         }
-        self.wait_for_exit()
+        Ok(())
     }
 
     /// Where clients connect.
@@ -284,6 +327,12 @@ impl Member {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.directory.join("data")
+    }
+
+    /// While this file is there, a server built with the feature `stall-syncs` syncs nothing.
+    #[must_use]
+    pub fn stall_file(&self) -> PathBuf {
+        self.directory.join("stall")
     }
 
     fn log_path(&self) -> PathBuf {

@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 
 mod real;
+#[cfg(feature = "stall-syncs")]
+mod stall;
 
 pub use real::RealFs;
 

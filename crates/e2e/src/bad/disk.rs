@@ -106,6 +106,7 @@ pub(super) fn full(binary: &Path) -> Result<String, Error> {
         data_dir: Some(directory.0.join("home")),
         flags: vec![format!("--data-dir={}", small.join("data").display())],
         wrapper: in_tmpfs(&small, &directory.0),
+        ..Options::default()
     };
     let mut member = Member::start(options)?;
     let acknowledged = fill(&mut member)?;

@@ -83,6 +83,8 @@ impl File for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        #[cfg(feature = "stall-syncs")]
+        super::stall::wait();
         self.0.sync_data()
     }
 

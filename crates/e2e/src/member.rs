@@ -125,6 +125,14 @@ impl Member {
     /// # Errors
     /// The binary cannot be started.
     pub fn spawn(&mut self) -> Result<(), Error> {
+        self.spawn_with(&[])
+    }
+
+    /// Starts the process without waiting for it, with more flags than at other times.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn spawn_with(&mut self, flags: &[&str]) -> Result<(), Error> {
         self.kill()?;
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -132,6 +140,7 @@ impl Member {
             .open(self.log_path())?;
         let child = self
             .command()
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -217,7 +226,11 @@ impl Member {
         format!("{name}={}://{}", self.peer_scheme(), self.advertised)
     }
 
-    pub(crate) fn wait_until_healthy(&mut self) -> Result<(), Error> {
+    /// Waits until `/health` says so.
+    ///
+    /// # Errors
+    /// The process ends, or is not healthy within 30 s.
+    pub fn wait_until_healthy(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             if let Some(status) = self.poll_exit()? {

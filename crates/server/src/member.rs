@@ -31,6 +31,7 @@ use crate::peer::{self, Peers};
 use crate::run::Running;
 use crate::shutdown::{self, Stopper};
 use crate::tls;
+pub(crate) use bootstrap::Error as BootstrapError;
 use view::Probe;
 
 /// Net threads at most: more share little work and cost batching.

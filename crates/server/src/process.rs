@@ -11,6 +11,7 @@ use crate::config::{
     self, Action, Config, Failure, Inputs, Level, Notice, Outcome, UNSET_ADVERTISE_CLIENT_URLS,
 };
 use crate::log::{self, Guard, strings};
+use crate::member::BootstrapError;
 use crate::run::{self, Running, Start};
 use crate::shutdown::{self, Stop, Wish};
 
@@ -205,6 +206,10 @@ fn serve(config: &Config, start: Start, log: &Guard, read: &dyn Fn() -> Outcome)
     };
     let running = match run::run(config, start, stop.stopper()) {
         Ok(running) => running,
+        Err(error) if warn_of_discovery(error.as_ref()) => {
+            log.flush();
+            return ExitCode::FAILURE;
+        }
         // etcd's line for any failed start, whether discovery was asked for or not.
         Err(error) => return fatal("discovery failed", error.as_ref(), log),
     };
@@ -228,6 +233,25 @@ fn serve(config: &Config, start: Start, log: &Guard, read: &dyn Fn() -> Outcome)
     );
     log.flush();
     shutdown::leave(cause)
+}
+
+/// Tells of a failed discovery, after which etcd leaves without a fatal line; false when it was
+/// something else.
+fn warn_of_discovery(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let Some(BootstrapError::Discovery {
+        token, endpoints, ..
+    }) = error.downcast_ref()
+    else {
+        return false;
+    };
+    tracing::warn!(
+        "discovery-token" = token.as_str(),
+        "discovery-endpoints" = %strings(endpoints),
+        %error,
+        "failed to bootstrap; discovery token was already used"
+    );
+    tracing::warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
+    true
 }
 
 fn fatal(message: &str, error: &dyn Error, log: &Guard) -> ExitCode {

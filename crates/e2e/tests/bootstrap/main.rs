@@ -1,4 +1,6 @@
 //! First starts: what fits, what is refused, and in which words. All of it passes on Go's etcd.
 
+mod discovery;
+mod force;
 mod refusals;
 mod start;

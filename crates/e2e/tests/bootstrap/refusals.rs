@@ -17,7 +17,7 @@ fn refused_at(own: &str, flags: &[&str], want: &str) {
     let mut newcomer = Newcomer::start(own, flags);
     let ended = newcomer.wait();
     assert_eq!(ended.code, Some(1), "{flags:?}:\n{}", ended.log);
-    let want = want.replace("{own}", &newcomer.own);
+    let want = want.replace("{own}", own);
     assert_eq!(ended.error, want, "{flags:?}");
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +22,11 @@ pub(crate) struct Ended {
     pub(crate) log: String,
 }
 
-/// A member that is not expected to start; killed when dropped.
+/// A member that starts for the first time, or does not; killed when dropped.
 pub(crate) struct Newcomer {
-    pub(crate) own: String,
+    /// Where clients connect.
+    pub(crate) client: SocketAddr,
+    command: Command,
     child: Child,
     dir: tempfile::TempDir,
 }
@@ -41,34 +44,73 @@ pub(crate) fn url() -> String {
     format!("http://{}", free_address().expect("a free port"))
 }
 
+fn spawn(command: &mut Command, dir: &Path) -> Child {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"));
+    let log = log.expect("a log");
+    let also = log.try_clone().expect("a second handle");
+    command.stdin(Stdio::null()).stdout(also).stderr(log);
+    command.spawn().expect("the binary starts")
+}
+
 impl Newcomer {
     /// Starts the binary under test as member `x` with the peer URL `own`, for which `{own}` in
     /// `flags` stands.
     pub(crate) fn start(own: &str, flags: &[&str]) -> Newcomer {
-        let (own, client) = (own.to_owned(), url());
+        let client = free_address().expect("a free port");
         let dir = tempfile::tempdir().expect("a directory");
-        let log = std::fs::File::create(dir.path().join("log")).expect("a log");
         let mut command = Command::new(e2e::binary().expect("a binary"));
         command
             .arg("--name=x")
             .arg(format!("--data-dir={}", dir.path().join("data").display()))
-            .arg(format!("--listen-client-urls={client}"))
-            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-client-urls=http://{client}"))
+            .arg(format!("--advertise-client-urls=http://{client}"))
             .arg(format!("--listen-peer-urls={own}"));
-        if !flags
-            .iter()
-            .any(|flag| flag.starts_with("--initial-advertise"))
-        {
+        let advertises = |flag: &&str| flag.starts_with("--initial-advertise");
+        if !flags.iter().any(advertises) {
             command.arg(format!("--initial-advertise-peer-urls={own}"));
         }
-        let child = command
-            .args(flags.iter().map(|flag| flag.replace("{own}", &own)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
-        Newcomer { own, child, dir }
+        command.args(flags.iter().map(|flag| flag.replace("{own}", own)));
+        let child = spawn(&mut command, dir.path());
+        Newcomer {
+            client,
+            command,
+            child,
+            dir,
+        }
+    }
+
+    /// Kills it and starts it again with the same flags.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().expect("its own child");
+        self.child.wait().expect("its own child");
+        self.child = spawn(&mut self.command, self.dir.path());
+    }
+
+    /// Waits until it serves clients.
+    pub(crate) fn wait_until_healthy(&mut self) {
+        let client = self.client;
+        self.wait_until("it does not serve", |_| {
+            let answer = e2e::http::get(client, "/health");
+            answer.is_ok_and(|answer| answer.body.contains("\"true\""))
+        });
+    }
+
+    /// Waits until its log has a text.
+    pub(crate) fn wait_for_line(&mut self, text: &str) {
+        self.wait_until(text, |newcomer| newcomer.log().contains(text));
+    }
+
+    fn wait_until(&mut self, what: &str, holds: impl Fn(&Newcomer) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !holds(self) {
+            let ended = self.child.try_wait().expect("its own child");
+            assert_eq!(ended, None, "it ended:\n{}", self.log());
+            assert!(Instant::now() < deadline, "{what}:\n{}", self.log());
+            std::thread::sleep(PAUSE);
+        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -78,14 +120,8 @@ impl Newcomer {
 
     /// Waits until it has a log of its own: the cluster is decided.
     pub(crate) fn wait_for_wal(&mut self) {
-        let wal = self.dir.path().join("data/member/wal");
-        let deadline = Instant::now() + LIMIT;
-        while !wal.join("0000000000000000-0000000000000000.wal").exists() {
-            let ended = self.child.try_wait().expect("its own child");
-            assert_eq!(ended, None, "it ended:\n{}", self.log());
-            assert!(Instant::now() < deadline, "no log:\n{}", self.log());
-            std::thread::sleep(PAUSE);
-        }
+        let wal = "data/member/wal/0000000000000000-0000000000000000.wal";
+        self.wait_until("no log", |newcomer| newcomer.dir.path().join(wal).exists());
     }
 
     /// Waits for its end.

@@ -70,7 +70,7 @@ impl Raw {
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         match &self.values[at(name)] {
             Value::Text(value) => value,
             other => unreachable!("--{name} is not a text: {other:?}"),
@@ -106,7 +106,7 @@ impl Raw {
         }
     }
 
-    pub(super) fn list(&self, name: &str) -> &[String] {
+    pub(crate) fn list(&self, name: &str) -> &[String] {
         match &self.values[at(name)] {
             Value::List(value) => value,
             other => unreachable!("--{name} is not a list: {other:?}"),

@@ -243,44 +243,44 @@ pub const FLAGS: &[Flag] = &[
         "Word that keeps clusters apart; goes into the ids of cluster and members."),
     flag(Clustering, Acts, "advertise-client-urls", Urls, "http://localhost:2379",
         "This member's client URLs as clients shall know them."),
-    flag(Clustering, Refused, "discovery-endpoints", Set, "",
+    flag(Clustering, Acts, "discovery-endpoints", Set, "",
         "Endpoints of the discovery cluster.").file(Nested(&[DISCOVERY, "client", "endpoints"])),
-    flag(Clustering, Refused, "discovery-token", Text, "",
+    flag(Clustering, Acts, "discovery-token", Text, "",
         "Token of the cluster at the discovery cluster.").file(Nested(&[DISCOVERY, "token"])),
-    flag(Clustering, Later, "discovery-dial-timeout", Duration, "2s",
+    flag(Clustering, Acts, "discovery-dial-timeout", Duration, "2s",
         "Time for connecting to the discovery cluster.")
         .file(Nested(&[DISCOVERY, "client", "dial-timeout"])),
-    flag(Clustering, Later, "discovery-request-timeout", Duration, "5s",
+    flag(Clustering, Acts, "discovery-request-timeout", Duration, "5s",
         "Time for one request to the discovery cluster.")
         .file(Nested(&[DISCOVERY, "client", "request-timeout"])),
-    flag(Clustering, Later, "discovery-keepalive-time", Duration, "2s",
+    flag(Clustering, Acts, "discovery-keepalive-time", Duration, "2s",
         "Silence after which the discovery cluster is pinged.")
         .file(Nested(&[DISCOVERY, "client", "keepalive-time"])),
-    flag(Clustering, Later, "discovery-keepalive-timeout", Duration, "6s",
+    flag(Clustering, Acts, "discovery-keepalive-timeout", Duration, "6s",
         "Time that the discovery cluster has for answering a ping.")
         .file(Nested(&[DISCOVERY, "client", "keepalive-timeout"])),
-    flag(Clustering, Later, "discovery-insecure-transport", Bool, "true",
+    flag(Clustering, Acts, "discovery-insecure-transport", Bool, "true",
         "Talk to the discovery cluster without TLS.")
         .file(Nested(&[DISCOVERY, "client", "secure", "insecure-transport"])),
-    flag(Clustering, Later, "discovery-insecure-skip-tls-verify", Bool, "false",
+    flag(Clustering, Acts, "discovery-insecure-skip-tls-verify", Bool, "false",
         "Take any certificate from the discovery cluster; for tests.")
         .file(Nested(&[DISCOVERY, "client", "secure", "insecure-skip-tls-verify"])),
-    flag(Clustering, Later, "discovery-cert", Text, "",
+    flag(Clustering, Acts, "discovery-cert", Text, "",
         "Certificate file for the discovery cluster.")
         .file(Nested(&[DISCOVERY, "client", "secure", "cert"])),
-    flag(Clustering, Later, "discovery-key", Text, "",
+    flag(Clustering, Acts, "discovery-key", Text, "",
         "Key file for the discovery cluster.")
         .file(Nested(&[DISCOVERY, "client", "secure", "key"])),
-    flag(Clustering, Later, "discovery-cacert", Text, "",
+    flag(Clustering, Acts, "discovery-cacert", Text, "",
         "File of authorities that may sign the discovery cluster's certificate.")
         .file(Nested(&[DISCOVERY, "client", "secure", "cacert"])),
-    flag(Clustering, Later, "discovery-user", Text, "",
+    flag(Clustering, Acts, "discovery-user", Text, "",
         "User at the discovery cluster, name or name:password.")
         .file(Nested(&[DISCOVERY, "client", "auth", "username"])),
-    flag(Clustering, Later, "discovery-password", Text, "",
+    flag(Clustering, Acts, "discovery-password", Text, "",
         "Password at the discovery cluster.")
         .file(Nested(&[DISCOVERY, "client", "auth", "password"])),
-    flag(Clustering, Later, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit",
+    flag(Clustering, Acts, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit",
         "What to do when discovery fails; only exit is left.").file(NotInFile),
     flag(Clustering, Refused, "discovery-srv", Text, "",
         "Domain whose SRV records list the members."),

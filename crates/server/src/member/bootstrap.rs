@@ -3,6 +3,7 @@
 //! A member with a log knows its cluster from there, so that the flags for the first start may
 //! stay on the command line.
 
+mod discovery;
 mod urls;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::cluster::InitialCluster;
+use api::ids::MemberId;
 use node::boot::{self, InitialMember, JoinError, Joined};
 use storage::datadir::DataDir;
 
@@ -28,9 +30,15 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a first start has no cluster.
 #[derive(Debug)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// What etcd would say.
     Refused(String),
+    /// No cluster came out of discovery.
+    Discovery {
+        token: String,
+        endpoints: Vec<String>,
+        source: discovery::Error,
+    },
     Join(JoinError),
     /// The system refuses what it takes to ask others.
     Ask(io::Error),
@@ -40,6 +48,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Refused(why) => f.write_str(why),
+            Error::Discovery { source, .. } => {
+                write!(f, "failed to join discovery cluster ({source})")
+            }
             Error::Join(error) => error.fmt(f),
             Error::Ask(_) => f.write_str("cannot ask the members of the cluster"),
         }
@@ -50,7 +61,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Ask(error) => Some(error),
-            Error::Refused(_) | Error::Join(_) => None,
+            // Those of discovery are part of the text.
+            Error::Refused(_) | Error::Discovery { .. } | Error::Join(_) => None,
         }
     }
 }
@@ -75,27 +87,81 @@ pub(super) struct Found {
 /// The flags do not fit each other, or the cluster.
 pub(super) fn find(config: &Config, tls: Option<&Arc<tls::Credentials>>) -> Result<Found, Error> {
     let dir = DataDir::new(&config.data_dir, config.wal_dir.as_deref());
+    let discovers = !config.raw.list("discovery-endpoints").is_empty();
     if has_log(dir.wal()) {
+        if discovers {
+            tracing::warn!(
+                "wal-dir" = %dir.wal().display(),
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
         return Ok(Found::default());
     }
-    let initial = InitialCluster::parse(&config.cluster.initial)
-        .map_err(|why| format!("error setting up initial cluster: {why}"))?;
-    let token = config.cluster.token.clone();
+    let settings = discovery::Settings::read(&config.raw);
+    let (initial, token) = match settings {
+        // This member alone, until the others are found.
+        Some(settings) => (alone(config), settings.token().to_owned()),
+        None => {
+            let initial = InitialCluster::parse(&config.cluster.initial)
+                .map_err(|why| format!("error setting up initial cluster: {why}"))?;
+            (initial, config.cluster.token.clone())
+        }
+    };
     let asker = peer::asker(config, tls).map_err(Error::Ask)?;
-    if config.cluster.new {
-        found(config, &initial, &token, &asker)?;
+    if !config.cluster.new {
+        let joined = join(config, &initial, &asker)?;
         return Ok(Found {
             founders: members(&initial),
             token,
-            joined: None,
+            joined: Some(joined),
         });
     }
-    let joined = join(config, &initial, &asker)?;
+    check_founder(config, &initial)?;
+    let id = own_id(config, &initial, &token);
+    check_not_founded(config, &initial, id, &asker)?;
+    let initial = match settings {
+        Some(settings) => {
+            tracing::info!("Bootstrapping cluster using v3 discovery.");
+            let discovered = discover(settings, id, &initial)?;
+            // A member that was wiped still has its place at the other cluster.
+            check_not_founded(config, &discovered, id, &asker)?;
+            discovered
+        }
+        None => initial,
+    };
     Ok(Found {
         founders: members(&initial),
         token,
-        joined: Some(joined),
+        joined: None,
     })
+}
+
+/// The cluster of this member alone.
+fn alone(config: &Config) -> InitialCluster {
+    let mut urls = config.cluster.advertise_peer.clone();
+    urls.sort_by_cached_key(ToString::to_string);
+    InitialCluster {
+        members: vec![(config.name.clone(), urls)],
+    }
+}
+
+/// Meets the other founders.
+fn discover(
+    settings: discovery::Settings<'_>,
+    id: MemberId,
+    own: &InitialCluster,
+) -> Result<InitialCluster, Error> {
+    let found = discovery::join(settings, id, &own.text());
+    let found = found.map_err(|source| Error::Discovery {
+        token: settings.token().to_owned(),
+        endpoints: settings.endpoints().to_vec(),
+        source,
+    })?;
+    let cluster = InitialCluster::parse(&found)?;
+    match cluster.has_duplicates() {
+        true => Err(format!("discovery cluster {} has duplicate url", cluster.text()).into()),
+        false => Ok(cluster),
+    }
 }
 
 fn has_log(dir: &Path) -> bool {
@@ -132,21 +198,27 @@ fn same(a: &[String], b: &[String], until: Instant) -> Result<(), String> {
 }
 
 /// Checks that this member may found its cluster.
-fn found(
-    config: &Config,
-    initial: &InitialCluster,
-    token: &str,
-    asker: &Asker,
-) -> Result<(), Error> {
+fn check_founder(config: &Config, initial: &InitialCluster) -> Result<(), Error> {
     let until = Instant::now() + RESOLVE_LIMIT;
     let advertised = &config.cluster.advertise_peer;
     initial.check_founder(&config.name, advertised, &|a, b| same(a, b, until))?;
-    let listed = initial
-        .members
-        .iter()
-        .find(|(name, _)| *name == config.name);
-    let own = listed.map_or_else(Vec::new, |(_, urls)| api::url::texts(urls));
-    let id = api::ids::member_id(&own, token, None);
+    Ok(())
+}
+
+fn own_id(config: &Config, initial: &InitialCluster, token: &str) -> MemberId {
+    let mut listed = initial.members.iter();
+    let own = listed.find(|(name, _)| *name == config.name);
+    let urls = own.map_or_else(Vec::new, |(_, urls)| api::url::texts(urls));
+    api::ids::member_id(&urls, token, None)
+}
+
+/// Checks that the others do not know this member from a life before.
+fn check_not_founded(
+    config: &Config,
+    initial: &InitialCluster,
+    id: MemberId,
+    asker: &Asker,
+) -> Result<(), Error> {
     let Ok(running) = asker.members(&others(config, initial), FOUND_LIMIT, false) else {
         return Ok(());
     };
@@ -160,6 +232,10 @@ fn found(
 /// Finds the place of this member in the cluster that runs.
 fn join(config: &Config, initial: &InitialCluster, asker: &Asker) -> Result<Joined, Error> {
     initial.check_joiner(&config.name)?;
+    if !config.raw.list("discovery-endpoints").is_empty() {
+        let why = "discovery URL should not be set when joining existing initial cluster";
+        return Err(String::from(why).into());
+    }
     let running = asker
         .members(&others(config, initial), JOIN_LIMIT, true)
         .map_err(|why| format!("cannot fetch cluster info from peer urls: {why}"))?;

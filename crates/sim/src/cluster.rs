@@ -94,6 +94,10 @@ enum Event {
     Start {
         at: usize,
     },
+    /// The power of a site fails.
+    Power {
+        at: usize,
+    },
     Client {
         number: usize,
     },
@@ -262,6 +266,13 @@ impl Cluster<'_> {
                 life,
             } => self.receive((from, life), to, head, &image),
             Event::Start { at } => self.start(at),
+            Event::Power { at } => {
+                if !self.calm && self.sites[at].running.is_some() {
+                    self.trace.say(|| format!("site {at}: the power fails"));
+                    self.fail(at, true);
+                }
+                Ok(())
+            }
             Event::Client { number } => self.act(number),
             Event::Watch { number } => self.look(number).map_err(End::from),
             Event::Fault => {
@@ -309,6 +320,13 @@ impl Cluster<'_> {
 
     /// The machine or the process dies, and starts again after a while.
     fn crash(&mut self, at: usize) {
+        let site = &self.sites[at];
+        let sync_failed = site.doomed && has_failed_sync(site);
+        let power = !self.rng.one_in(if sync_failed { 2 } else { 3 });
+        self.fail(at, power);
+    }
+
+    fn fail(&mut self, at: usize, power: bool) {
         let site = &mut self.sites[at];
         for client in &mut self.clients {
             if client.site == at {
@@ -317,8 +335,7 @@ impl Cluster<'_> {
         }
         site.running = None;
         site.life += 1;
-        // After a failed sync, memory and disk differ for good, and only a power failure is honest.
-        let power = site.doomed || !self.rng.one_in(3);
+        let sync_failed = site.doomed && has_failed_sync(site);
         let disk = if power {
             site.disk.crash(&mut self.rng)
         } else {
@@ -330,6 +347,13 @@ impl Cluster<'_> {
         let long_us = [50_000, 1_000_000, 4_000_000][self.rng.below(3) as usize];
         let start_us = self.now_us + 1000 + self.rng.below(long_us);
         self.schedule(start_us, Event::Start { at });
+        if sync_failed && !power {
+            // Memory and disk differ, and the next member begins in that memory.
+            self.trace
+                .say(|| format!("site {at}: starts again on what it could not sync"));
+            let power_us = start_us + self.rng.below(3_000_000);
+            self.schedule(power_us, Event::Power { at });
+        }
     }
 
     fn start(&mut self, at: usize) -> Result<(), End> {
@@ -550,11 +574,11 @@ impl Cluster<'_> {
 }
 
 fn has_failed(site: &Site) -> bool {
-    let Faults {
-        fail_sync_at,
-        halt_at,
-        ..
-    } = site.disk.faults();
-    halt_at.is_some_and(|at| site.disk.operations() > at)
-        || fail_sync_at.is_some_and(|at| site.disk.syncs() > at)
+    let halt_at = site.disk.faults().halt_at;
+    halt_at.is_some_and(|at| site.disk.operations() > at) || has_failed_sync(site)
+}
+
+fn has_failed_sync(site: &Site) -> bool {
+    let fail_sync_at = site.disk.faults().fail_sync_at;
+    fail_sync_at.is_some_and(|at| site.disk.syncs() > at)
 }

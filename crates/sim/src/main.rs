@@ -27,6 +27,7 @@ const PLANTED: &[&str] = &[
     "plant-unconfirmed-read",
     "plant-split-applied-index",
     "plant-snapshot-before-database",
+    "plant-trusted-cache",
 ];
 
 thread_local! {

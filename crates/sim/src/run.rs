@@ -139,9 +139,9 @@ impl Plan {
             7 => faults.capacity_bytes = Some(10_000 + rng.below(300_000)),
             _ => {}
         }
-        // After a failed sync, what is in memory and what is on the disk differ for good, and
-        // no program can see it; only a power failure is an honest continuation.
-        let restart = faults.fail_sync_at.is_none() && rng.one_in(4);
+        // After a failed sync, what is in memory and what is on the disk differ, and no program
+        // can see it: the next life begins in that memory, and another one after a power failure.
+        let restart = rng.one_in(4) || faults.fail_sync_at.is_some() && rng.one_in(2);
         let steps = [20, 200, 800, 3000][rng.below(4) as usize];
         Plan {
             faults,

@@ -7,8 +7,8 @@
 //! are durable once a directory that they touch is synced; at a crash each of those that are not
 //! is kept or lost, as a whole, whatever became of the others. What was synced never changes.
 //!
-//! A sync that [fails](Faults::fail_sync_at) leaves its writes in doubt for good: readers still
-//! see them, no later sync makes them durable, and a crash may keep or lose them.
+//! A sync that [fails](Faults::fail_sync_at) leaves its writes in doubt: readers still see them, no
+//! later sync makes them durable unless they are written again, and a crash may keep or lose them.
 //!
 //! Everything follows from the seed and the calls. One [`SimFs`] value is one life of a process:
 //! [`SimFs::crash`] and [`SimFs::restart`] return the disk for the next one, without locks.

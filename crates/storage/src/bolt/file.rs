@@ -13,7 +13,10 @@ use crate::fs::{File, Fs, LockKind, Open};
 ///
 /// What is in a file that can be opened need not be durable: the process before may have died
 /// between a write and its sync. A commit that trusted such a meta page would overwrite pages of
-/// the state that a power failure brings back, so the file and its name are synced first.
+/// the state that a power failure brings back, so the file and its name are synced first. The
+/// newest meta page is written again before that: when its sync failed, and ended the process, the
+/// system shows it, believes it to be written, and would sync nothing. What it points to was synced
+/// before it was written.
 pub(super) fn open(fs: &dyn Fs, path: &Path, options: &Options) -> Result<Box<dyn File>> {
     let failed = |source| Error::Open {
         path: path.to_owned(),
@@ -34,9 +37,20 @@ pub(super) fn open(fs: &dyn Fs, path: &Path, options: &Options) -> Result<Box<dy
     }
     let file = fs.open(path, Open::ReadWrite).map_err(failed)?;
     lock(&*file, path, options)?;
+    let (meta, _) = newest_meta(&*file, path)?;
+    if !cfg!(feature = "plant-trusted-cache") {
+        rewrite_meta(&*file, &meta).map_err(failed)?;
+    }
     file.sync_data().map_err(failed)?;
     fs.sync_dir(parent(path)).map_err(failed)?;
     Ok(file)
+}
+
+fn rewrite_meta(file: &dyn File, meta: &Meta) -> io::Result<()> {
+    let mut page = vec![0; meta.page_size as usize];
+    let offset = meta.tx.0 % 2 * u64::from(meta.page_size);
+    file.read_exact_at(&mut page, offset)?;
+    file.write_all_at(&page, offset)
 }
 
 fn lock(file: &dyn File, path: &Path, options: &Options) -> Result<()> {

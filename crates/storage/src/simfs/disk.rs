@@ -49,7 +49,6 @@ enum Change {
     },
     SetLen {
         len: usize,
-        in_doubt: bool,
     },
 }
 
@@ -365,10 +364,7 @@ impl Disk {
         self.check_space(node, len)?;
         let file = self.file_mut(node)?;
         file.data.resize(len, 0);
-        file.pending.push(Change::SetLen {
-            len,
-            in_doubt: false,
-        });
+        file.pending.push(Change::SetLen { len });
         Ok(())
     }
 
@@ -379,8 +375,9 @@ impl Disk {
             Ok(()) => file.sync(),
             Err(_) => {
                 for change in &mut file.pending {
-                    let (Change::Write { in_doubt, .. } | Change::SetLen { in_doubt, .. }) = change;
-                    *in_doubt = true;
+                    if let Change::Write { in_doubt, .. } = change {
+                        *in_doubt = true;
+                    }
                 }
             }
         }
@@ -492,34 +489,39 @@ impl Fate {
 }
 
 impl FileNode {
-    /// All that is not in doubt becomes durable, by whole sectors as readers see them.
+    /// All that is not in doubt becomes durable, by whole sectors as readers see them; what failed
+    /// before is no longer in doubt where it was written again.
     fn sync(&mut self) {
-        let mut resized = false;
-        for change in &self.pending {
-            match change {
-                Change::Write { in_doubt: true, .. } | Change::SetLen { in_doubt: true, .. } => {}
+        let mut in_doubt: Vec<Change> = Vec::new();
+        let mut changed = false;
+        for change in std::mem::take(&mut self.pending) {
+            let settled = match change {
+                Change::Write { in_doubt: true, .. } => {
+                    in_doubt.push(change);
+                    continue;
+                }
                 Change::Write { offset, bytes, .. } => {
                     let start = (offset / SECTOR_BYTES * SECTOR_BYTES).min(self.data.len());
                     let end = (offset + bytes.len()).next_multiple_of(SECTOR_BYTES);
                     let end = end.min(self.data.len());
                     write_into(&mut self.durable, start, &self.data[start..end]);
-                    resized = true;
+                    start..end
                 }
-                Change::SetLen { len, .. } => {
-                    self.durable.truncate(*len);
-                    resized = true;
+                Change::SetLen { len } => {
+                    self.durable.truncate(len);
+                    len..usize::MAX
                 }
-            }
+            };
+            changed = true;
+            in_doubt = in_doubt
+                .into_iter()
+                .flat_map(|change| change.outside(&settled))
+                .collect();
         }
-        if resized {
+        if changed {
             self.durable.resize(self.data.len(), 0);
         }
-        self.pending.retain(|change| {
-            matches!(
-                change,
-                Change::Write { in_doubt: true, .. } | Change::SetLen { in_doubt: true, .. }
-            )
-        });
+        self.pending = in_doubt;
     }
 
     fn unlock_all(&mut self) {
@@ -537,7 +539,7 @@ impl FileNode {
             for change in &pending {
                 let (from, to) = match change {
                     Change::Write { offset, bytes, .. } => (*offset, offset + bytes.len()),
-                    Change::SetLen { len, .. } => (*len, end),
+                    Change::SetLen { len } => (*len, end),
                 };
                 end = end.max(to);
                 for sector in from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES) {
@@ -561,7 +563,7 @@ impl FileNode {
             let before = lens[lens.len() - 1];
             let after = match change {
                 Change::Write { offset, bytes, .. } => before.max(offset + bytes.len()),
-                Change::SetLen { len, .. } => *len,
+                Change::SetLen { len } => *len,
             };
             if after != before {
                 lens.push(after);
@@ -572,6 +574,29 @@ impl FileNode {
 }
 
 impl Change {
+    /// The parts of a write before and after a range.
+    fn outside(self, range: &std::ops::Range<usize>) -> Vec<Change> {
+        let Change::Write {
+            offset,
+            bytes,
+            in_doubt,
+        } = self
+        else {
+            return vec![self];
+        };
+        let end = offset + bytes.len();
+        let part = |from: usize, to: usize| {
+            (from < to).then(|| Change::Write {
+                offset: from,
+                bytes: bytes[from - offset..to - offset].to_vec(),
+                in_doubt,
+            })
+        };
+        let before = part(offset, end.min(range.start));
+        let after = part(offset.max(range.end), end);
+        before.into_iter().chain(after).collect()
+    }
+
     fn apply_to_sector(&self, data: &mut Vec<u8>, sector: usize) {
         let (begin, end) = (sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
         match self {
@@ -582,7 +607,7 @@ impl Change {
                     write_into(data, from, &bytes[from - offset..to - offset]);
                 }
             }
-            Change::SetLen { len, .. } => {
+            Change::SetLen { len } => {
                 let from = begin.max(*len).min(data.len());
                 let to = end.min(data.len()).max(from);
                 data[from..to].fill(0);

@@ -118,6 +118,34 @@ fn what_a_failed_sync_covered_stays_in_doubt() {
         .map(|data| (data[0], data[512]))
         .collect();
     assert_eq!(found, BTreeSet::from([(0, 2), (1, 2)]));
+    file.write_all_at(&[1; 512], 0).unwrap();
+    file.sync_data().unwrap();
+    let again: BTreeSet<Vec<u8>> = outcomes(&fs).into_iter().collect();
+    assert_eq!(again, BTreeSet::from([[[1; 512], [2; 512]].concat()]));
+}
+
+#[test]
+fn only_what_is_written_again_is_no_longer_in_doubt() {
+    let fs = disk_with(&[0; 1536]);
+    let file = open(&fs);
+    file.write_all_at(&[1; 1536], 0).unwrap();
+    fs.set_faults(Faults {
+        fail_sync_at: Some(fs.syncs()),
+        ..Faults::default()
+    });
+    assert!(file.sync_data().is_err());
+    drop(file);
+    let fs = fs.restart();
+    let file = open(&fs);
+    file.write_all_at(&[2; 10], 600).unwrap();
+    file.sync_data().unwrap();
+    let found: BTreeSet<[u8; 4]> = outcomes(&fs)
+        .into_iter()
+        .map(|data| [data[0], data[512], data[600], data[1024]])
+        .collect();
+    let firsts = [[0, 0], [0, 1], [1, 0], [1, 1]];
+    let all = firsts.map(|[first, last]| [first, 1, 2, last]);
+    assert_eq!(found, BTreeSet::from(all));
 }
 
 #[test]

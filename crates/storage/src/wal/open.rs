@@ -135,6 +135,10 @@ impl Wal {
             .back()
             .expect("select returns at least one segment");
         scan.repair(&*fs, &*tail.file)?;
+        if !cfg!(feature = "plant-trusted-cache") {
+            rewrite(&*tail.file, scan.offset)
+                .map_err(Error::io("write WAL segment again", &scan.path))?;
+        }
         // What was read may be in memory only; from here on it counts as durable.
         tail.file
             .sync_data()
@@ -351,6 +355,21 @@ fn copy(fs: &dyn Fs, from: &dyn File, len: u64, to: &Path) -> std::io::Result<()
         offset += part as u64;
     }
     target.sync_data()
+}
+
+/// Writes what is there once more. After a sync that failed, and ended the process before this one,
+/// the system shows what it could not write, believes it to be written, and would let the next
+/// sync succeed without. Segments before the last are never in doubt: they were synced before it.
+fn rewrite(file: &dyn File, len: u64) -> std::io::Result<()> {
+    let mut buf = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < len {
+        let part = (buf.len() as u64).min(len - offset) as usize;
+        file.read_exact_at(&mut buf[..part], offset)?;
+        file.write_all_at(&buf[..part], offset)?;
+        offset += part as u64;
+    }
+    Ok(())
 }
 
 fn open_for_reading(

@@ -4,8 +4,9 @@
 //! again, changes it, and hands its directory to Go etcd and back. `adopt` opens a directory
 //! that Go etcd wrote. `writers` loads the database by three kinds of client at once, under
 //! leases and three kinds of watcher. `seed` is the first deployment, on three machines made of
-//! namespaces; `membership` and `restarts` are what clusters live through under load. Each prints what it found and ends with the first thing
-//! that is wrong.
+//! namespaces; `membership` and `restarts` are what clusters live through under load.
+//! `space` compacts and defragments a large database under load. Each prints what it found and ends
+//! with the first thing that is wrong.
 
 mod adopt;
 mod change;
@@ -14,6 +15,7 @@ mod load;
 mod membership;
 mod restarts;
 mod seed;
+mod space;
 mod traffic;
 mod writers;
 
@@ -22,6 +24,7 @@ pub use fleet::Plan as FleetPlan;
 pub use membership::run as membership;
 pub use restarts::run as restarts;
 pub use seed::{Plan as SeedPlan, run as seed};
+pub use space::{Plan as SpacePlan, run as space};
 pub use writers::{Plan as WritersPlan, run as writers};
 
 use std::path::{Path, PathBuf};

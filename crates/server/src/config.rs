@@ -63,6 +63,9 @@ pub enum Failure {
     Usage(String),
     /// A warning "failed to verify flags" with this error, exit code 1.
     Verify(String),
+    /// A fatal log line "discovery failed" with this error, exit code 1: what etcd finds out only
+    /// when it starts.
+    Start(String),
     /// This line on stderr, exit code 1.
     Plain(String),
     /// This line on stderr, exit code 2: where etcd panics.
@@ -80,7 +83,10 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage(_) | Failure::Panic(_) => 2,
-            Failure::Verify(_) | Failure::Plain(_) | Failure::Shadowed { .. } => 1,
+            Failure::Verify(_)
+            | Failure::Start(_)
+            | Failure::Plain(_)
+            | Failure::Shadowed { .. } => 1,
         }
     }
 }
@@ -207,6 +213,10 @@ pub struct Backend {
     pub batch_interval: Duration,
     /// Operations after which a commit comes early.
     pub batch_ops_max: usize,
+    /// Bytes that a defragmentation at start must give back to be made; `None` for never.
+    pub defrag_bytes: Option<u64>,
+    /// Keep the process's memory from being swapped out.
+    pub lock_memory: bool,
 }
 
 /// Physical compaction.
@@ -238,6 +248,8 @@ pub struct Http {
     pub host_whitelist: Vec<String>,
     /// Serve the JSON API.
     pub gateway: bool,
+    /// Serve profiles; `--enable-pprof`.
+    pub profiles: bool,
 }
 
 /// Thresholds of warnings.
@@ -263,6 +275,21 @@ pub struct Checks {
 pub struct Monitoring {
     /// With times of calls by method; `--metrics`.
     pub extensive: bool,
+    /// Where traces go, if they are made.
+    pub tracing: Option<Tracing>,
+}
+
+/// `--enable-distributed-tracing` and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// The collector, `host:port`.
+    pub address: String,
+    /// Name of the service in traces.
+    pub service: String,
+    /// Name of this member in traces; empty for none.
+    pub instance: String,
+    /// Traces to begin, out of a million.
+    pub rate: u64,
 }
 
 /// How to log.

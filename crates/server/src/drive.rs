@@ -25,6 +25,7 @@ pub(crate) mod lessor;
 pub(crate) mod mailbox;
 pub(crate) mod persist;
 pub(crate) mod post;
+pub(crate) mod stalls;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -49,10 +50,12 @@ use self::hashing::ToHash;
 use self::lessor::Lessor;
 use self::mailbox::Mailbox;
 use self::post::{Desk, Outcome, UNATTENDED};
+use self::stalls::Stalls;
 use self::status::Status;
 use self::sweep::ToSweep;
 use crate::metrics::Metrics;
 use crate::peer::{Contacts, Outbox, ToPeers};
+use crate::trace::Tracer;
 
 /// A read that takes longer counts as slow; etcd asks the leader again then.
 const SLOW_READ: Duration = Duration::from_millis(500);
@@ -84,6 +87,9 @@ pub(crate) struct Shared {
     pub(crate) request_ids: Arc<RequestIds>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    /// Absent without `--enable-distributed-tracing`.
+    pub(crate) tracer: Option<Tracer>,
+    pub(crate) stalls: Arc<Stalls>,
     pub(crate) core: Arc<Mailbox<ToCore>>,
     pub(crate) peers: Arc<Outbox>,
     pub(crate) contacts: Arc<Contacts>,

@@ -21,7 +21,7 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use api::{Code, Error, Status};
 use bytes::Bytes;
@@ -30,12 +30,14 @@ use prost::Message;
 use state::{Header, ReadError, Reply};
 use storage::log::EntryKind;
 
+use crate::config::GoDuration;
 use crate::drive::Shared;
 use crate::drive::core::ToCore;
 use crate::drive::entry;
 use crate::drive::post::{Mail, slot_of, token};
 use crate::drive::stop::fatal;
 use crate::front::{CallId, Handler, Mailbox, Net, RequestHead};
+use crate::log::Timestamp;
 use crate::metrics::Method as Meter;
 use concurrency::Waits;
 use keep_alive::KeepAlives;
@@ -106,6 +108,11 @@ impl Services {
             rpc,
             meter,
             begun: net.now(),
+            request_bytes: 0,
+            span: self.shared.tracer.as_ref().and_then(|tracer| {
+                let parent = head.traceparent.as_deref();
+                tracer.begin(parent)
+            }),
         }
     }
 
@@ -232,24 +239,38 @@ impl Services {
             out.extend_from_slice(scratch)
         });
         self.count_sent(waiting);
-        self.note_slow(net, waiting);
+        self.note_slow(net, waiting, scratch.len() as u64);
     }
 
     /// Logs a call that took long to answer.
-    fn note_slow(&self, net: &Net, waiting: &Waiting) {
+    fn note_slow(&self, net: &Net, waiting: &Waiting, response_bytes: u64) {
         let took = net.now().saturating_duration_since(waiting.begun);
         if took > self.shared.limits.slow_request && waiting.rpc.is_unary() {
             let remote = net.peer(waiting.call).and_then(|peer| peer.address);
+            let start = SystemTime::now().checked_sub(took).unwrap_or(UNIX_EPOCH);
+            let cause = self.shared.stalls.cause(waiting.begun, took);
             tracing::warn!(
-                "time spent" = ?took,
+                "start time" = %Timestamp(start),
+                "time spent" = %GoDuration::from(took),
                 remote = remote.map_or_else(String::new, |address| address.to_string()),
                 "response type" = waiting.rpc.path(),
+                "request size" = waiting.request_bytes,
+                "response size" = response_bytes,
+                cause = cause.unwrap_or("unknown"),
                 "request stats"
             );
         }
     }
 
+    /// The call is over.
+    fn end_span(&self, waiting: &Waiting, code: Code) {
+        if let (Some(span), Some(tracer)) = (waiting.span, &self.shared.tracer) {
+            tracer.end(span, waiting.rpc.path(), waiting.begun, code);
+        }
+    }
+
     fn count_sent(&self, waiting: &Waiting) {
+        self.end_span(waiting, Code::Ok);
         if let Some(meter) = waiting.meter {
             let grpc = &self.shared.metrics.grpc;
             grpc.sent(meter, 1);
@@ -273,11 +294,12 @@ impl Services {
     fn refuse(&mut self, net: &mut Net, waiting: &Waiting, status: impl Into<Status>) {
         let status = status.into();
         self.count_refused(waiting, &status);
-        self.note_slow(net, waiting);
+        self.note_slow(net, waiting, 0);
         net.finish(waiting.call, status);
     }
 
     fn count_refused(&self, waiting: &Waiting, status: &Status) {
+        self.end_span(waiting, status.code);
         if let Some(meter) = waiting.meter {
             let grpc = &self.shared.metrics.grpc;
             grpc.handled(meter, status.code, 1);
@@ -375,7 +397,8 @@ impl Handler for Services {
     type Mail = Mail;
 
     fn on_unary(&mut self, net: &mut Net, call: CallId, head: &RequestHead, message: Bytes) {
-        let waiting = self.waiting(net, call, head);
+        let mut waiting = self.waiting(net, call, head);
+        waiting.request_bytes = u32::try_from(message.len()).unwrap_or(u32::MAX);
         if let Some(meter) = waiting.meter {
             self.shared.metrics.grpc.received(meter, 1);
         }

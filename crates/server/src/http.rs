@@ -18,6 +18,7 @@ mod connection;
 mod debug;
 mod health;
 mod path;
+mod profile;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,7 +34,7 @@ pub(crate) use body::whole;
 pub use body::{Body, RequestBody, Tail, Upgrade};
 pub use connection::{Error, Server, Stream};
 
-use crate::config;
+use crate::config::{self, LogLevel};
 use crate::gateway::{self, Gateway, websocket};
 use crate::metrics::{self, Metrics};
 
@@ -166,6 +167,8 @@ pub struct Routes {
     read_timeout: Duration,
     /// The process's words, for /debug/vars.
     command_line: Vec<String>,
+    /// Serve profiles: `--enable-pprof`, or a log at level debug.
+    profiles: bool,
 }
 
 impl Routes {
@@ -183,6 +186,7 @@ impl Routes {
             gateway: None,
             read_timeout: config.raft.request_timeout(),
             command_line: std::env::args().collect(),
+            profiles: config.http.profiles || config.log.level == LogLevel::Debug,
         }
     }
 
@@ -242,6 +246,10 @@ impl Routes {
         match path.as_str() {
             "/version" if listener == Listener::Client => self.version(request),
             "/debug/vars" if listener == Listener::Client => self.variables(request),
+            path if listener == Listener::Client => {
+                let profile = self.profile(request, path).await;
+                profile.unwrap_or_else(not_found)
+            }
             _ => not_found(),
         }
     }

@@ -24,5 +24,6 @@ pub mod process;
 pub mod run;
 pub mod shutdown;
 pub mod tls;
+mod trace;
 
 pub use member::start;

@@ -67,6 +67,9 @@ pub fn start(
     tls: tls::Setup,
     stopper: Stopper,
 ) -> Result<Box<dyn Running>, Box<dyn Error + Send + Sync>> {
+    if config.backend.lock_memory {
+        lock_memory()?;
+    }
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let found = bootstrap::find(config, tls.peer.as_ref())?;
     let member = Member::boot(&fs, &settings(config, found))?;
@@ -135,6 +138,17 @@ fn metrics(config: &Config) -> Metrics {
         config.limits.quota_bytes,
         config.monitoring.extensive,
     )
+}
+
+/// Keeps all memory of the process, now and later, from being swapped out.
+fn lock_memory() -> Result<(), String> {
+    // Below a limit, memory that is needed later could not be had at all.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    if limit.is_some() {
+        return Err("--memory-mlock needs an unlimited RLIMIT_MEMLOCK".into());
+    }
+    let flags = rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE;
+    rustix::mm::mlockall(flags).map_err(|error| format!("cannot lock memory: {error}"))
 }
 
 fn announce(listen: &Listen) {

@@ -40,6 +40,7 @@ mod versions;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -240,7 +241,24 @@ fn limit(config: &Config, flag: &str) -> Duration {
 fn dialer(config: &Config, tls: Option<Arc<Credentials>>) -> Arc<Dialer> {
     let election = config.raft.heartbeat * config.raft.election_ticks;
     let write_limit = limit(config, "raft-write-timeout");
-    Arc::new(Dialer::new(DIAL_BASE + election / 5, write_limit, tls))
+    let local = local_address(config);
+    Arc::new(Dialer::new(
+        DIAL_BASE + election / 5,
+        write_limit,
+        tls,
+        local,
+    ))
+}
+
+/// The address that connections come from, with the gate `SetMemberLocalAddr`: the first of this
+/// member's own that is no loopback, so that a certificate which names it fits.
+fn local_address(config: &Config) -> Option<IpAddr> {
+    let hosts = config.cluster.advertise_peer.iter().map(Url::host);
+    let addresses = hosts.filter_map(|host| host.parse::<IpAddr>().ok());
+    let mut fitting = addresses.filter(|address| !address.is_loopback());
+    fitting
+        .next()
+        .filter(|_| config.gates.enabled("SetMemberLocalAddr"))
 }
 
 /// Who asks members before this one is among them.

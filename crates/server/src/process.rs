@@ -163,6 +163,13 @@ fn refuse(failure: &Failure, outcome: &Outcome, args: &[String]) -> ExitCode {
             }
             log.flush();
         }
+        Failure::Start(error) => {
+            let Ok(log) = open_log(outcome, args) else {
+                return code;
+            };
+            tracing::error!(fatal = true, error = error.as_str(), "discovery failed");
+            log.flush();
+        }
         Failure::Shadowed { variable } => {
             let Ok(log) = open_log(outcome, args) else {
                 return code;

@@ -9,9 +9,9 @@ mod export;
 mod otlp;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -138,7 +138,10 @@ fn parse(header: &[u8]) -> Option<(u128, u64, bool)> {
     let (span, flags) = rest.split_once('-')?;
     let flags = flags.get(..2)?;
     let is_hex = |word: &str, digits: usize| {
-        word.len() == digits && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        word.len() == digits
+            && word
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let fits = version != "ff" && (version != "00" || text.len() == TRACEPARENT_BYTES);
     if !fits || !is_hex(version, 2) || !is_hex(trace, 32) || !is_hex(span, 16) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use e2e::Error;
-use e2e::acceptance::{self, FleetPlan, Plan, SeedPlan, WritersPlan};
+use e2e::acceptance::{self, FleetPlan, Plan, SeedPlan, SpacePlan, WritersPlan};
 
 const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   dpkg    load the package database, kill, change, hand over to Go etcd
@@ -20,6 +20,8 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
             [--etcdctl ETCDCTL] [--only grow|wipe|refuse|two]
   restarts    members restart under load, one by one and all at once
             [--etcdctl ETCDCTL]
+  space   a large database is compacted and defragmented under load
+            [--megabytes N] [--puts PER_SECOND] [--stall-ms N, 0 only reports]
   bad     hostile bytes, bad directories, damaged files
             [--only PART_OF_A_NAME]";
 
@@ -35,71 +37,106 @@ async fn main() -> ExitCode {
     }
 }
 
+/// The words behind the story's name.
+struct Options<'a>(&'a [String]);
+
+impl Options<'_> {
+    fn value(&self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|word| word == name)?;
+        self.0.get(at + 1).cloned()
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).map(PathBuf::from)
+    }
+
+    fn number(&self, name: &str, default: u64) -> Result<u64, Error> {
+        match self.value(name) {
+            Some(text) => text
+                .parse()
+                .map_err(|_| Error(format!("{name} {text} is no number"))),
+            None => Ok(default),
+        }
+    }
+
+    fn need(&self, name: &str) -> Result<PathBuf, Error> {
+        self.path(name)
+            .ok_or_else(|| Error(format!("{name} is required\n{USAGE}")))
+    }
+
+    /// The server and the etcdctl that belongs to it.
+    fn both(&self) -> Result<(PathBuf, PathBuf), Error> {
+        let binary = self.need("--bin")?;
+        let beside = || binary.with_file_name("etcdctl");
+        let etcdctl = self.path("--etcdctl").unwrap_or_else(beside);
+        Ok((binary, etcdctl))
+    }
+}
+
 async fn run(words: &[String]) -> Result<(), Error> {
     let Some((story, options)) = words.split_first() else {
         return Err(Error(USAGE.into()));
     };
-    let value = |name: &str| {
-        let at = options.iter().position(|word| word == name)?;
-        options.get(at + 1).cloned()
-    };
-    let path = |name: &str| value(name).map(PathBuf::from);
-    let number = |name: &str, default: u64| match value(name) {
-        Some(text) => text
-            .parse()
-            .map_err(|_| Error(format!("{name} {text} is no number"))),
-        None => Ok(default),
-    };
-    let need = |name: &str| path(name).ok_or_else(|| Error(format!("{name} is required\n{USAGE}")));
-    let both = || {
-        let binary = need("--bin")?;
-        let beside = || binary.with_file_name("etcdctl");
-        let etcdctl = path("--etcdctl").unwrap_or_else(beside);
-        Ok::<_, Error>((binary, etcdctl))
-    };
+    let options = Options(options);
     match story.as_str() {
         "dpkg" => {
-            let seed = number("--seed", u64::from(std::process::id()))?;
+            let seed = options.number("--seed", u64::from(std::process::id()))?;
             println!("seed {seed}");
             let plan = Plan {
-                binary: need("--bin")?,
-                reference: path("--reference"),
-                old_ctl: path("--etcdctl34"),
-                database: path("--database").unwrap_or_else(|| "/var/lib/dpkg".into()),
-                kills: number("--kills", 5)? as usize,
-                clients: number("--clients", 64)? as usize,
+                binary: options.need("--bin")?,
+                reference: options.path("--reference"),
+                old_ctl: options.path("--etcdctl34"),
+                database: options
+                    .path("--database")
+                    .unwrap_or_else(|| "/var/lib/dpkg".into()),
+                kills: options.number("--kills", 5)? as usize,
+                clients: options.number("--clients", 64)? as usize,
                 seed,
             };
             acceptance::dpkg(&plan).await
         }
         "writers" => {
-            let seed = number("--seed", u64::from(std::process::id()))?;
+            let seed = options.number("--seed", u64::from(std::process::id()))?;
             println!("seed {seed}");
-            let (binary, etcdctl) = both()?;
+            let (binary, etcdctl) = options.both()?;
             let plan = WritersPlan {
                 etcdctl,
                 binary,
-                database: path("--database").unwrap_or_else(|| "/var/lib/dpkg".into()),
-                kills: number("--kills", 2)? as usize,
+                database: options
+                    .path("--database")
+                    .unwrap_or_else(|| "/var/lib/dpkg".into()),
+                kills: options.number("--kills", 2)? as usize,
                 seed,
             };
             acceptance::writers(&plan).await
         }
         "seed" => {
-            let (binary, etcdctl) = both()?;
+            let (binary, etcdctl) = options.both()?;
             acceptance::seed(&SeedPlan { binary, etcdctl })
         }
         "membership" => {
-            let (binary, etcdctl) = both()?;
-            let only = value("--only").unwrap_or_default();
+            let (binary, etcdctl) = options.both()?;
+            let only = options.value("--only").unwrap_or_default();
             acceptance::membership(&FleetPlan { binary, etcdctl }, &only).await
         }
         "restarts" => {
-            let (binary, etcdctl) = both()?;
+            let (binary, etcdctl) = options.both()?;
             acceptance::restarts(&FleetPlan { binary, etcdctl }).await
         }
-        "adopt" => acceptance::adopt(&need("--bin")?, &need("--reference")?).await,
-        "bad" => e2e::bad::run(&need("--bin")?, &value("--only").unwrap_or_default()),
+        "space" => {
+            let plan = SpacePlan {
+                binary: options.need("--bin")?,
+                megabytes: options.number("--megabytes", 2_000)?,
+                puts: options.number("--puts", 2_000)?,
+                stall_ms: options.number("--stall-ms", 50)?,
+            };
+            acceptance::space(&plan).await
+        }
+        "adopt" => acceptance::adopt(&options.need("--bin")?, &options.need("--reference")?).await,
+        "bad" => e2e::bad::run(
+            &options.need("--bin")?,
+            &options.value("--only").unwrap_or_default(),
+        ),
         _ => Err(Error(USAGE.into())),
     }
 }

@@ -44,13 +44,15 @@ pub const TABLE: &[Gate] = &[
     gate("AllAlpha", Stage::Alpha, false, true),
     gate("AllBeta", Stage::Beta, false, true),
     gate("CompactHashCheck", Stage::Alpha, false, true),
-    gate("FastLeaseKeepAlive", Stage::Beta, true, false),
+    // The leader never waits before it renews a lease that it knows; there is nothing to switch.
+    gate("FastLeaseKeepAlive", Stage::Beta, true, true),
     gate("InitialCorruptCheck", Stage::Alpha, false, true),
     gate("LeaseCheckpoint", Stage::Alpha, false, true),
     gate("LeaseCheckpointPersist", Stage::Alpha, false, true),
     gate("PriorityRequest", Stage::Alpha, false, false),
-    gate("SetMemberLocalAddr", Stage::Alpha, false, false),
-    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false, false),
+    gate("SetMemberLocalAddr", Stage::Alpha, false, true),
+    // A defragmentation stops nobody; there is nothing to stop for it.
+    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false, true),
     // An internal optimisation of etcd's transactions; there is nothing here to switch.
     gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true, true),
 ];

@@ -14,7 +14,7 @@ use super::value::{GoDuration, parse_duration};
 use super::{
     AutoCompaction, Backend, Checks, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive,
     Limits, Listen, Log, LogFormat, LogLevel, LogOutput, LogRotation, Monitoring, Raft, Security,
-    Slow, UNSET_ADVERTISE_CLIENT_URLS,
+    Slow, Tracing, UNSET_ADVERTISE_CLIENT_URLS,
 };
 
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -61,6 +61,7 @@ pub(super) fn conclude(
     check_features(&raw, notices)?;
     let security = Security::read(&raw).map_err(Failure::Verify)?;
     let auto_compaction = auto_compaction(&raw)?;
+    check_split(&raw)?;
     note_plain_urls(&raw, &security, notices);
     check_support(&raw, notices)?;
     adopt_default_host(&raw, &mut cluster, inputs, notices);
@@ -388,13 +389,26 @@ fn auto_compaction(raw: &Raw) -> Result<Option<AutoCompaction>, Failure> {
         Some(number) if by_count => number,
         Some(hours) => hours.saturating_mul(HOUR_NS),
         None => parse_duration(retention)
-            .map_err(|why| verify(format!("error parsing CompactionRetention: {why}")))?,
+            .map_err(|why| Failure::Start(format!("error parsing CompactionRetention: {why}")))?,
     };
     Ok(match u64::try_from(value) {
         Err(_) | Ok(0) => None,
         Ok(_) if by_count => Some(AutoCompaction::Count(value)),
         Ok(ns) => Some(AutoCompaction::Age(Duration::from_nanos(ns))),
     })
+}
+
+/// gRPC and HTTP are apart when the latter has listeners of its own.
+fn check_split(raw: &Raw) -> Result<(), Failure> {
+    let grpc = raw.urls("listen-client-urls");
+    let mut http = raw.urls("listen-client-http-urls").iter();
+    match http.find(|url| grpc.contains(url)) {
+        None => Ok(()),
+        Some(url) => Err(Failure::Start(format!(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url \
+             {url}"
+        ))),
+    }
 }
 
 /// Certificates do nothing for a listener without encryption.
@@ -593,6 +607,10 @@ fn build(
         backend: Backend {
             batch_interval: or(span(&raw, "backend-batch-interval"), 100),
             batch_ops_max: positive(raw.int("backend-batch-limit"), 10_000),
+            defrag_bytes: Some(raw.uint("bootstrap-defrag-threshold-megabytes"))
+                .filter(|megabytes| *megabytes > 0)
+                .map(|megabytes| megabytes.saturating_mul(1 << 20)),
+            lock_memory: raw.bool("memory-mlock"),
         },
         compaction: Compaction {
             batch_limit: positive(raw.int("compaction-batch-limit"), 1_000),
@@ -603,6 +621,7 @@ fn build(
             cors: raw.list("cors").to_vec(),
             host_whitelist: raw.list("host-whitelist").to_vec(),
             gateway: raw.bool("enable-grpc-gateway"),
+            profiles: raw.bool("enable-pprof"),
         },
         security,
         log,
@@ -614,9 +633,20 @@ fn build(
         checks: checks(&raw),
         monitoring: Monitoring {
             extensive: raw.text("metrics") == "extensive",
+            tracing: tracing(&raw),
         },
         raw,
     }
+}
+
+fn tracing(raw: &Raw) -> Option<Tracing> {
+    let text = |name: &str| raw.text(name).to_owned();
+    raw.bool("enable-distributed-tracing").then(|| Tracing {
+        address: text("distributed-tracing-address"),
+        service: text("distributed-tracing-service-name"),
+        instance: text("distributed-tracing-instance-id"),
+        rate: u64::try_from(raw.int("distributed-tracing-sampling-rate")).unwrap_or(0),
+    })
 }
 
 fn checks(raw: &Raw) -> Checks {

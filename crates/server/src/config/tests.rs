@@ -206,6 +206,72 @@ fn a_file_excludes_flags_and_variables() {
 }
 
 #[test]
+fn what_only_a_start_finds_out() {
+    let cases = [
+        (
+            "--auto-compaction-retention x",
+            "error parsing CompactionRetention: time: invalid duration \"x\"",
+        ),
+        (
+            "--listen-client-urls http://127.0.0.1:1 --advertise-client-urls http://127.0.0.1:1 \
+             --listen-client-http-urls http://127.0.0.1:1",
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url \
+             http://127.0.0.1:1",
+        ),
+    ];
+    for (words, want) in cases {
+        let failure = failure(run(words));
+        assert_eq!(failure, Failure::Start(want.to_owned()));
+        assert_eq!(failure.exit_code(), 1);
+    }
+}
+
+#[test]
+fn flags_of_earlier_releases() {
+    let words = "--experimental-initial-corrupt-check --experimental-corrupt-check-time 3m \
+                 --experimental-watch-progress-notify-interval=5s --corrupt-check-time=4m \
+                 --experimental-enable-lease-checkpoint=true --feature-gates=LeaseCheckpoint=false \
+                 --enable-v2=false";
+    let outcome = run(words);
+    let notices = outcome.notices.clone();
+    let config = config(outcome);
+    assert!(config.gates.enabled("InitialCorruptCheck"));
+    assert!(!config.gates.enabled("LeaseCheckpoint"), "set by itself");
+    assert_eq!(config.checks.periodic, Some(Duration::from_secs(240)));
+    let interval = config.raw.duration_ns("watch-progress-notify-interval");
+    assert_eq!(interval, 5_000_000_000);
+    let warnings = notices
+        .iter()
+        .filter(|notice| notice.message.contains("earlier release"));
+    assert_eq!(warnings.count(), 5);
+    let why = failure(run("--enable-v2"));
+    let want = "--enable-v2 belongs to an earlier release";
+    assert_eq!(why, Failure::Verify(want.into()));
+}
+
+#[test]
+fn variables_and_keys_of_earlier_releases() {
+    let by_variable = World {
+        args: "",
+        env: &[("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true")],
+        file: "",
+    };
+    assert!(config(by_variable.read()).checks.initial);
+    let by_key = World {
+        args: "--config-file f",
+        env: &[],
+        file: "experimental-initial-corrupt-check: true",
+    };
+    assert!(config(by_key.read()).checks.initial);
+    let by_both = World {
+        args: "--experimental-initial-corrupt-check",
+        env: &[("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true")],
+        file: "",
+    };
+    assert!(matches!(failure(by_both.read()), Failure::Shadowed { .. }));
+}
+
+#[test]
 fn ways_to_leave() {
     assert!(matches!(run("--help").result, Ok(Action::Help)));
     assert!(matches!(run("--version").result, Ok(Action::Version)));
@@ -318,10 +384,6 @@ fn refusals_in_etcds_words() {
         (
             "--auto-compaction-mode x",
             "unknown auto-compaction-mode \"x\"",
-        ),
-        (
-            "--auto-compaction-retention x",
-            "error parsing CompactionRetention: time: invalid duration \"x\"",
         ),
         (
             "--enable-distributed-tracing --distributed-tracing-sampling-rate=-1",

@@ -27,6 +27,7 @@ use super::entry;
 use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
 use super::post::{HAND_OVER, Mail, Post, UNATTENDED};
+use super::stalls::Stall;
 use super::stop::fatal;
 use super::sweep::ToSweep;
 use crate::config::GoDuration;
@@ -93,12 +94,21 @@ pub(crate) struct Core {
     pub(crate) slow_apply: Duration,
     pub(crate) apply_times: ApplyTimes,
     pub(crate) compactor: Option<Compactor>,
+    /// Ticks that a member which meets others soon after its start, and no leader, skips.
+    pub(crate) head_start: Option<HeadStart>,
     pub(crate) stopping: bool,
     pub(crate) stopper: Stopper,
     /// The stop waits until somebody else leads.
     pub(crate) hands_over: bool,
     /// The revision that watchers were last told of.
     pub(crate) announced: i64,
+}
+
+/// See [`Core::head_start`].
+#[derive(Clone, Copy)]
+pub(crate) struct HeadStart {
+    pub(crate) ticks: u32,
+    pub(crate) until: Instant,
 }
 
 impl Core {
@@ -118,6 +128,7 @@ impl Core {
             if now >= next_tick {
                 self.note_late(now - next_tick);
                 self.step(Input::Tick);
+                self.take_head_start(now);
                 next_tick = (next_tick + self.tick).max(now);
                 self.expire_leases();
                 self.compact_by_itself(now);
@@ -126,6 +137,26 @@ impl Core {
             self.deliver();
             if self.stopping && !self.hands_over && self.node.is_idle() {
                 return;
+            }
+        }
+    }
+
+    /// Nobody led when this member started, or it would have heard: it need not wait a whole
+    /// election timeout for that (`--initial-election-tick-advance`).
+    fn take_head_start(&mut self, now: Instant) {
+        let Some(head_start) = self.head_start else {
+            return;
+        };
+        if now > head_start.until || self.node.leader().is_some() {
+            self.head_start = None;
+        } else if !self.shared.contacts.connected_ms().is_empty() {
+            self.head_start = None;
+            tracing::info!(
+                "advance-ticks" = head_start.ticks,
+                "skipping the most of the first election timeout"
+            );
+            for _ in 0..head_start.ticks {
+                self.step(Input::Tick);
             }
         }
     }
@@ -398,9 +429,9 @@ impl Core {
             }
             self.applied = applied;
             if took > self.slow_apply {
-                self.shared.metrics.slow_apply.inc();
-                tracing::warn!(entries = slice.len(), ?took, "apply took too long");
+                self.warn_of_slow(slice, took);
             }
+            self.shared.stalls.note(Stall::Apply, took);
             if entries.len() > APPLY_SLICE {
                 self.deliver();
             }
@@ -413,6 +444,22 @@ impl Core {
         } else {
             self.shared.hand_to_commit();
         }
+    }
+
+    /// Entries that were applied together took long; the largest is named.
+    fn warn_of_slow(&self, slice: &[Entry], took: Duration) {
+        self.shared.metrics.slow_apply.inc();
+        let largest = slice.iter().max_by_key(|entry| entry.data.len());
+        let request = largest.map_or_else(String::new, |entry| entry::describe(&entry.data));
+        tracing::warn!(
+            took = %GoDuration::from(took),
+            "expected-duration" = %GoDuration::from(self.slow_apply),
+            prefix = "",
+            request,
+            entries = slice.len(),
+            "request-bytes" = slice.iter().map(|entry| entry.data.len()).sum::<usize>(),
+            "apply request took too long"
+        );
     }
 
     /// Sends results, and wakes the threads whose watchers wait for what became readable.
@@ -429,10 +476,15 @@ impl Core {
 
     /// Lets the commit thread catch up while the overlay is at its bound.
     fn wait_for_commits(&self) {
+        if !self.machine.pressure() {
+            return;
+        }
+        let begin = Instant::now();
         while self.machine.pressure() {
             self.commits.push(ToCommit::Full);
             std::thread::park_timeout(PRESSURE_NAP);
         }
+        self.shared.stalls.note(Stall::Commits, begin.elapsed());
     }
 
     fn on_applied(&mut self, applied: Applied, answers: &mut Vec<Input>) {

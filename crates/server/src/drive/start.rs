@@ -12,13 +12,14 @@ use storage::fs::Fs;
 use super::applied::ApplyTimes;
 use super::commit::{CommitThread, ToCommit};
 use super::compactor::Compactor;
-use super::core::{Core, ToCore};
+use super::core::{Core, HeadStart, ToCore};
 use super::defrag::Defragmenter;
 use super::hashing::{HashThread, ToHash};
 use super::lessor::Lessor;
 use super::mailbox::Mailbox;
-use super::persist::{Job, WalSlot};
-use super::post::{Mail, Post};
+use super::persist::{Job, Meters, WalSlot};
+use super::post::{Mail, Post, UNATTENDED};
+use super::stalls::Stalls;
 use super::status::Status;
 use super::sweep::{SweepThread, ToSweep};
 use super::{Limits, Shared};
@@ -26,9 +27,12 @@ use crate::config::Config;
 use crate::front;
 use crate::metrics::Metrics;
 use crate::shutdown::Stopper;
+use crate::trace::Tracer;
 
 /// Part of the time that a request may take which does not depend on elections.
 const REQUEST_BASE: Duration = Duration::from_secs(5);
+/// How long after its start a member may skip part of its first election timeout, as in etcd.
+const HEAD_START_MAX: Duration = Duration::from_secs(5);
 /// What 0 means for `--watch-progress-notify-interval`.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -62,10 +66,11 @@ pub(crate) fn start(
     outside: Outside,
 ) -> io::Result<Drive> {
     let Outside { mailboxes, stopper } = outside;
-    let shared = Arc::new(share(&member, config, Arc::clone(&metrics)));
-    announce(&shared, &member);
+    let shared = Arc::new(share(&member, config, metrics)?);
+    announce(&shared, &member, config.backend.defrag_bytes);
     let post = || Post::new(mailboxes.clone(), Arc::clone(&shared.desk));
-    let wal = WalSlot::new(member.wal, metrics, Arc::clone(&fs), member.dir.clone());
+    let meters = Meters::new(&shared);
+    let wal = WalSlot::new(member.wal, meters, Arc::clone(&fs), member.dir.clone());
     let wal = Arc::new(wal);
     let sweep = SweepThread::new(&shared, member.sweep, post(), config.compaction.sleep);
     let hashing = HashThread::new(&shared, post());
@@ -100,6 +105,7 @@ pub(crate) fn start(
         slow_apply: config.slow.apply,
         apply_times: ApplyTimes::default(),
         compactor: compactor(config, &shared),
+        head_start: head_start(config),
         stopping: false,
         hands_over: false,
         stopper,
@@ -123,16 +129,30 @@ pub(crate) fn start(
 }
 
 /// Tells the threads to come what the state knows already.
-fn announce(shared: &Shared, member: &Member) {
+fn announce(shared: &Shared, member: &Member, defrag_bytes: Option<u64>) {
     shared.hand_members_to_peers(&member.founders);
     shared.on_alarms();
     if let Some(version) = member.view.members().cluster_version() {
         shared.on_cluster_version(version);
     }
+    let (bytes, bytes_in_use) = member.view.db_sizes();
+    let free = bytes.saturating_sub(bytes_in_use);
+    match defrag_bytes {
+        None => {}
+        Some(least) if free >= least => {
+            shared.commits.push(ToCommit::Defragment(UNATTENDED));
+        }
+        Some(least) => tracing::info!(
+            "current-db-size-free-bytes" = free,
+            "bootstrap-defrag-threshold-bytes" = least,
+            "skipping defragmentation at start: too little would come back"
+        ),
+    }
 }
 
-fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
-    Shared {
+fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> io::Result<Shared> {
+    let tracing = config.monitoring.tracing.as_ref();
+    Ok(Shared {
         member: member.id,
         cluster: member.cluster,
         view: member.view.clone(),
@@ -148,6 +168,8 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
             leaderless_max: config.raft.heartbeat * config.raft.election_ticks * 3,
         },
         metrics,
+        tracer: tracing.map(Tracer::start).transpose()?,
+        stalls: Arc::new(Stalls::new()),
         core: Arc::new(Mailbox::new()),
         peers: Arc::default(),
         contacts: Arc::default(),
@@ -159,7 +181,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> Shared {
         quarantined: AtomicBool::new(false),
         no_space_raised: AtomicBool::new(false),
         snapshots: AtomicUsize::new(0),
-    }
+    })
 }
 
 fn lessor(member: &Member, config: &Config) -> Lessor {
@@ -167,6 +189,18 @@ fn lessor(member: &Member, config: &Config) -> Lessor {
     let retry = REQUEST_BASE + 2 * election;
     let checkpoints = config.gates.enabled("LeaseCheckpoint");
     Lessor::new(&member.view.leases(), election, retry, checkpoints)
+}
+
+/// All but two ticks, so that a leader that exists has its say first, as in etcd.
+fn head_start(config: &Config) -> Option<HeadStart> {
+    let ticks = config.raft.election_ticks.saturating_sub(2);
+    let until = Instant::now() + HEAD_START_MAX;
+    let head_start = HeadStart { ticks, until };
+    config
+        .raft
+        .election_tick_advance
+        .then_some(head_start)
+        .filter(|head_start| head_start.ticks > 0)
 }
 
 fn compactor(config: &Config, shared: &Shared) -> Option<Compactor> {

@@ -92,6 +92,8 @@ pub struct RequestHead {
     pub authorization: Option<Bytes>,
     /// First `client-api-version` value, as sent.
     pub client_api_version: Option<Bytes>,
+    /// First `traceparent` value, as sent.
+    pub traceparent: Option<Bytes>,
     /// `hasleader: true` was sent.
     pub needs_leader: bool,
     /// `grpcgateway-accept` was sent.

@@ -54,7 +54,7 @@ impl Services {
             let source = Chunks::new(self.scratch.clone(), answer);
             net.reply_body(waiting.call, length, Box::new(source));
             self.count_sent(waiting);
-            self.note_slow(net, waiting);
+            self.note_slow(net, waiting, length);
             return Ok(());
         }
         while answer

@@ -12,6 +12,7 @@ use super::method::Rpc;
 use super::snapshot::Place;
 use crate::front::CallId;
 use crate::metrics::Method as Meter;
+use crate::trace::Begun;
 
 /// A call that was not answered yet.
 #[derive(Clone, Copy)]
@@ -21,6 +22,10 @@ pub(super) struct Waiting {
     pub(super) meter: Option<Meter>,
     /// When it was handed over.
     pub(super) begun: Instant,
+    /// Bytes of its request; 0 for a stream of them.
+    pub(super) request_bytes: u32,
+    /// Its span, when it is traced.
+    pub(super) span: Option<Begun>,
 }
 
 /// A read, to be served when it may be.

@@ -10,6 +10,7 @@ use super::pending::Waiting;
 use crate::drive::Shared;
 use crate::front::{Drawn, MessageSource, Net};
 use crate::metrics::Method as Meter;
+use crate::trace::Begun;
 
 impl Services {
     /// Answers a call with a stream, and counts what is sent of it.
@@ -24,6 +25,8 @@ impl Services {
             shared: Arc::clone(&self.shared),
             meter: waiting.meter,
             begun: waiting.begun,
+            path: waiting.rpc.path(),
+            span: waiting.span,
             outcome: Code::Canceled,
         };
         net.reply_messages(waiting.call, Box::new(counted));
@@ -36,6 +39,8 @@ struct Counted<M> {
     shared: Arc<Shared>,
     meter: Option<Meter>,
     begun: Instant,
+    path: &'static str,
+    span: Option<Begun>,
     outcome: Code,
 }
 
@@ -57,6 +62,9 @@ impl<M: MessageSource> MessageSource for Counted<M> {
 
 impl<M> Drop for Counted<M> {
     fn drop(&mut self) {
+        if let (Some(span), Some(tracer)) = (self.span, &self.shared.tracer) {
+            tracer.end(span, self.path, self.begun, self.outcome);
+        }
         if let Some(meter) = self.meter {
             let grpc = &self.shared.metrics.grpc;
             grpc.handled(meter, self.outcome, 1);

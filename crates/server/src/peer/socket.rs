@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::config::Url;
@@ -29,6 +30,8 @@ pub(super) struct Dialer {
     /// How long a write may make no progress.
     write_limit: Duration,
     tls: Option<Arc<Credentials>>,
+    /// Where connections come from; the system's choice when absent.
+    local: Option<IpAddr>,
 }
 
 impl Dialer {
@@ -36,11 +39,13 @@ impl Dialer {
         limit: Duration,
         write_limit: Duration,
         tls: Option<Arc<Credentials>>,
+        local: Option<IpAddr>,
     ) -> Dialer {
         Dialer {
             limit,
             write_limit,
             tls,
+            local,
         }
     }
 
@@ -49,7 +54,7 @@ impl Dialer {
     /// # Errors
     /// Nobody is there, or the time is over.
     pub(super) async fn connect(&self, url: &Url) -> io::Result<Timed<Box<dyn Socket>>> {
-        let connected = timeout(self.limit, open(url));
+        let connected = timeout(self.limit, open(url, self.local));
         let mut socket = connected.await.map_err(|_| io::ErrorKind::TimedOut)??;
         if url.scheme().is_secure() {
             let Some(credentials) = &self.tls else {
@@ -62,13 +67,36 @@ impl Dialer {
     }
 }
 
-async fn open(url: &Url) -> io::Result<Box<dyn Socket>> {
+async fn open(url: &Url, local: Option<IpAddr>) -> io::Result<Box<dyn Socket>> {
     if url.scheme().is_unix() {
         return Ok(Box::new(UnixStream::connect(url.address()).await?));
     }
-    let stream = TcpStream::connect(url.address()).await?;
+    let stream = match local {
+        None => TcpStream::connect(url.address()).await?,
+        Some(local) => connect_from(local, url.address()).await?,
+    };
     stream.set_nodelay(true)?;
     Ok(Box::new(stream))
+}
+
+/// Connects from an address of this machine to the first of the other's that can be reached so.
+async fn connect_from(local: IpAddr, address: &str) -> io::Result<TcpStream> {
+    let mut failed = io::ErrorKind::AddrNotAvailable.into();
+    for remote in tokio::net::lookup_host(address).await? {
+        if remote.is_ipv4() != local.is_ipv4() {
+            continue;
+        }
+        let socket = match local {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind(SocketAddr::new(local, 0))?;
+        match socket.connect(remote).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// Shakes hands with the member at `url`, whose certificate must name the URL's host.

@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use super::Ended;
 use super::otlp::{
     EXPORT, ExportTraceServiceRequest, KIND_SERVER, Resource, ResourceSpans, STATUS_ERROR, Scope,
     ScopeSpans, Span, SpanStatus, number, text,
 };
-use super::Ended;
 use crate::config;
 
 /// Spans of one batch.

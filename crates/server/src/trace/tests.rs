@@ -77,7 +77,9 @@ fn collector() -> (String, std::sync::mpsc::Receiver<(String, Vec<u8>)>) {
                     }
                     let mut trailers = http::HeaderMap::new();
                     trailers.insert("grpc-status", "0".parse().unwrap());
-                    let mut stream = answer.send_response(http::Response::new(()), false).unwrap();
+                    let mut stream = answer
+                        .send_response(http::Response::new(()), false)
+                        .unwrap();
                     stream.send_data(vec![0; 5].into(), false).unwrap();
                     stream.send_trailers(trailers).unwrap();
                     exports.send((path, bytes.to_vec())).unwrap();

@@ -41,6 +41,7 @@ pub(crate) enum Name {
     Authorization,
     HasLeader,
     ClientApiVersion,
+    Traceparent,
     GatewayAccept,
     /// Belongs to HTTP/1.1 connections and makes a request malformed (RFC 9113 §8.2.2).
     ConnectionSpecific,
@@ -65,6 +66,7 @@ impl Name {
             b"authorization" => Name::Authorization,
             b"hasleader" => Name::HasLeader,
             b"client-api-version" => Name::ClientApiVersion,
+            b"traceparent" => Name::Traceparent,
             b"grpcgateway-accept" => Name::GatewayAccept,
             b"connection" | b"proxy-connection" | b"keep-alive" | b"transfer-encoding"
             | b"upgrade" => Name::ConnectionSpecific,

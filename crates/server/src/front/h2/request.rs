@@ -80,7 +80,12 @@ impl Accepted {
     /// Bytes of header values that stay with the request.
     pub(crate) fn kept_bytes(&self) -> usize {
         let head = &self.head;
-        let values = [&head.token, &head.authorization, &head.client_api_version];
+        let values = [
+            &head.token,
+            &head.authorization,
+            &head.client_api_version,
+            &head.traceparent,
+        ];
         let values = values.into_iter().flatten().map(Bytes::len).sum::<usize>();
         let fields = self.bridge.iter().flat_map(|bridge| &bridge.fields);
         values
@@ -182,6 +187,7 @@ impl<'a> Draft<'a> {
             Name::Token => keep_first(&mut head.token, field),
             Name::Authorization => keep_first(&mut head.authorization, field),
             Name::ClientApiVersion => keep_first(&mut head.client_api_version, field),
+            Name::Traceparent => keep_first(&mut head.traceparent, field),
             Name::HasLeader => head.needs_leader |= value == b"true",
             Name::GatewayAccept => head.from_gateway = true,
             Name::Other => {}

@@ -24,6 +24,7 @@ pub enum Error {
 const UNRECOGNISED: &[api::Error] = &[
     api::Error::InvalidClientAPIVersion,
     api::Error::WatchCanceled,
+    api::Error::NoPasswordUser,
     api::Error::PermissionNotGiven,
     api::Error::TimeoutWaitAppliedIndex,
     api::Error::Canceled,

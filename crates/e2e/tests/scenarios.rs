@@ -36,9 +36,11 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    auth
     auto_compaction
     cluster
     http
+    json_auth
     json_http
     json_kv
     json_lease

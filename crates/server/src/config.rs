@@ -120,6 +120,7 @@ pub struct Config {
     pub compaction: Compaction,
     pub http: Http,
     pub security: Security,
+    pub auth: Auth,
     pub log: Log,
     pub gates: Gates,
     pub slow: Slow,
@@ -127,6 +128,17 @@ pub struct Config {
     pub checks: Checks,
     /// The typed values that all this was concluded from.
     pub raw: Raw,
+}
+
+/// Tokens and passwords.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Kind of token and its options, as given.
+    pub token: String,
+    /// How long a simple token lives unused.
+    pub token_ttl: Duration,
+    /// Of new hashes, 4 to 31.
+    pub bcrypt_cost: u32,
 }
 
 /// Sockets.

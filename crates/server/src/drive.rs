@@ -41,11 +41,12 @@ use api::pb::etcdserverpb::alarm_request::AlarmAction;
 use node::ids::RequestIds;
 use node::machine::{MemberChange, Proposal, Reconfigure, Token};
 use prost::Message;
-use state::{Header, View};
+use state::{Caller, Header, View};
 use storage::log::EntryKind;
 
 use self::commit::ToCommit;
 use self::core::ToCore;
+use self::entry::Signature;
 use self::hashing::ToHash;
 use self::lessor::Lessor;
 use self::mailbox::Mailbox;
@@ -53,6 +54,7 @@ use self::post::{Desk, Outcome, UNATTENDED};
 use self::stalls::Stalls;
 use self::status::Status;
 use self::sweep::ToSweep;
+use crate::auth::{Auth, Who};
 use crate::metrics::Metrics;
 use crate::peer::{Contacts, Outbox, ToPeers};
 use crate::trace::Tracer;
@@ -84,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) view: View,
     pub(crate) status: Status,
     pub(crate) lessor: Lessor,
+    pub(crate) auth: Auth,
     pub(crate) request_ids: Arc<RequestIds>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
@@ -248,16 +251,36 @@ impl Shared {
         self.propose_unattended(entry::ALARM, &alarm);
     }
 
-    /// Proposes what nobody waits for.
+    /// How an entry of a caller is signed; not at all while authentication is off.
+    pub(crate) fn signature<'a>(&self, caller: Caller<'a>) -> Signature<'a> {
+        let now = self.view.auth_stamp();
+        let revision = caller.revision.unwrap_or(now);
+        (now != 0 && revision != 0).then_some((caller.user, revision))
+    }
+
+    /// Proposes what nobody waits for, in the name of this member.
     pub(crate) fn propose_unattended(&self, field: u32, request: &impl Message) {
         let proposal = self.unattended(field, request);
         self.core.push(ToCore::Propose(vec![proposal]));
     }
 
-    /// A proposal whose result nobody waits for.
+    /// The same in the name of a client.
+    pub(crate) fn propose_for(&self, who: &Who, field: u32, request: &impl Message) {
+        // What was good for a call is good for what is left of it.
+        let caller = who.caller().unwrap_or(Caller::NOBODY);
+        let proposal = self.signed(caller, field, request);
+        self.core.push(ToCore::Propose(vec![proposal]));
+    }
+
+    /// A proposal of this member whose result nobody waits for.
     pub(crate) fn unattended(&self, field: u32, request: &impl Message) -> Proposal {
+        self.signed(Caller::ROOT, field, request)
+    }
+
+    fn signed(&self, caller: Caller<'_>, field: u32, request: &impl Message) -> Proposal {
         let id = self.request_ids.next();
-        let data = entry::encode(field, &request.encode_to_vec(), id);
+        let by = self.signature(caller);
+        let data = entry::encode(field, &request.encode_to_vec(), id, by);
         Proposal {
             id,
             kind: EntryKind::Normal,

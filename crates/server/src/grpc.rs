@@ -5,7 +5,9 @@
 //! log entry in this turn's batch of proposals. Batches leave at the end of the turn, and their
 //! results come back as mail, for a slot that remembers the call.
 
+mod auth;
 mod concurrency;
+mod identity;
 mod keep_alive;
 mod kv;
 mod lease;
@@ -30,6 +32,7 @@ use prost::Message;
 use state::{Header, ReadError, Reply};
 use storage::log::EntryKind;
 
+use crate::auth::{Credentials, Who};
 use crate::config::GoDuration;
 use crate::drive::Shared;
 use crate::drive::core::ToCore;
@@ -40,6 +43,7 @@ use crate::front::{CallId, Handler, Mailbox, Net, RequestHead};
 use crate::log::Timestamp;
 use crate::metrics::Method as Meter;
 use concurrency::Waits;
+use identity::Strangers;
 use keep_alive::KeepAlives;
 use meters::Meters;
 use method::{METHODS, Rpc};
@@ -63,6 +67,7 @@ pub(crate) struct Services {
     watch: Hub,
     snapshots: Snapshots,
     waits: Waits,
+    strangers: Strangers,
 }
 
 impl Services {
@@ -87,6 +92,7 @@ impl Services {
             scratch: Vec::new(),
             meters,
             snapshots: Snapshots::default(),
+            strangers: Strangers::default(),
         }
     }
 
@@ -113,6 +119,7 @@ impl Services {
                 let parent = head.traceparent.as_deref();
                 tracer.begin(parent)
             }),
+            who: Who::Nobody,
         }
     }
 
@@ -144,7 +151,6 @@ impl Services {
             Rpc::Put => self.put(waiting, message),
             Rpc::DeleteRange => self.delete_range(waiting, message),
             Rpc::Txn => self.txn(net, waiting, message),
-            Rpc::Compact => self.compact(waiting, message),
             Rpc::LeaseGrant => self.lease_grant(waiting, &message),
             Rpc::LeaseRevoke => self.lease_revoke(waiting, message),
             Rpc::LeaseLeases => self.lease_leases(net, waiting),
@@ -154,14 +160,8 @@ impl Services {
             Rpc::MemberRemove => self.member_remove(waiting, &message),
             Rpc::MemberUpdate => self.member_update(waiting, &message),
             Rpc::MemberPromote => self.member_promote(waiting, &message),
-            Rpc::MoveLeader => self.move_leader(waiting, &message),
             Rpc::Alarm => self.alarm(net, waiting, message),
-            Rpc::Status => self.status(net, waiting),
-            Rpc::Defragment => self.defragment(waiting, &message),
-            Rpc::Downgrade => self.downgrade(net, waiting, &message),
-            Rpc::Snapshot => self.snapshot(waiting, &message),
-            Rpc::Hash => self.hash(waiting),
-            Rpc::HashKv => self.hash_kv(waiting, &message),
+            Rpc::Status => self.status(net, &waiting),
             Rpc::Lock => self.lock(waiting, &message),
             Rpc::Unlock => self.unlock(waiting, &message),
             Rpc::Campaign => self.campaign(waiting, &message),
@@ -172,9 +172,55 @@ impl Services {
             Rpc::HealthCheck => self.health_check(net, waiting, &message),
             Rpc::HealthList => self.health_list(net, waiting),
             Rpc::HealthWatch => self.health_watch(net, waiting, &message),
+            Rpc::Authenticate
+            | Rpc::AuthEnable
+            | Rpc::AuthDisable
+            | Rpc::AuthStatus
+            | Rpc::UserAdd
+            | Rpc::UserGet
+            | Rpc::UserList
+            | Rpc::UserDelete
+            | Rpc::UserChangePassword
+            | Rpc::UserGrantRole
+            | Rpc::UserRevokeRole
+            | Rpc::RoleAdd
+            | Rpc::RoleGet
+            | Rpc::RoleList
+            | Rpc::RoleDelete
+            | Rpc::RoleGrantPermission
+            | Rpc::RoleRevokePermission => self.auth(net, waiting, &message),
+            Rpc::Compact
+            | Rpc::MoveLeader
+            | Rpc::Defragment
+            | Rpc::Downgrade
+            | Rpc::Snapshot
+            | Rpc::Hash
+            | Rpc::HashKv => self.serve_root(net, waiting, message),
             // Streams of requests: they never come here.
             Rpc::LeaseKeepAlive | Rpc::Watch => {
                 Err(Status::new(Code::Internal, "a stream is no unary call"))
+            }
+        }
+    }
+
+    /// What nobody but root may do, whatever it asks for.
+    fn serve_root(
+        &mut self,
+        net: &mut Net,
+        waiting: Waiting,
+        message: Bytes,
+    ) -> Result<(), Status> {
+        let root = &self.root(&waiting)?;
+        match waiting.rpc {
+            Rpc::Compact => self.compact(root, waiting, message),
+            Rpc::MoveLeader => self.move_leader(root, waiting, &message),
+            Rpc::Defragment => self.defragment(root, waiting, &message),
+            Rpc::Downgrade => self.downgrade(root, net, waiting, &message),
+            Rpc::Snapshot => self.snapshot(root, waiting, &message),
+            Rpc::HashKv => self.hash_kv(root, waiting, &message),
+            _ => {
+                self.hash(root, waiting);
+                Ok(())
             }
         }
     }
@@ -187,8 +233,9 @@ impl Services {
         request: &[u8],
         pending: impl FnOnce(Waiting) -> Pending,
     ) -> Result<(), Status> {
+        let by = self.shared.signature(waiting.who.caller()?);
         let id = self.shared.request_ids.next();
-        let data = entry::encode(field, request, id);
+        let data = entry::encode(field, request, id, by);
         if data.len() > self.shared.limits.request_bytes_max {
             return Err(Error::RequestTooLarge.into());
         }
@@ -216,14 +263,15 @@ impl Services {
 
     fn serve_read(&mut self, net: &mut Net, waiting: Waiting, read: Read) {
         let outcome = match read {
-            Read::Range(request) => self.serve_range(net, &waiting, &request),
-            Read::RangeStream(request) => self.serve_range_stream(net, &waiting, &request),
-            Read::Txn(request) => self.serve_txn(net, &waiting, &request),
+            Read::Range(request) => self.serve_range(net, &waiting, request),
+            Read::RangeStream(request) => self.serve_range_stream(net, &waiting, request),
+            Read::Txn(request) => self.serve_txn(net, &waiting, request),
+            Read::Authenticate(request) => self.serve_authenticate(waiting.clone(), request),
             Read::MemberList => self.serve_member_list(net, &waiting),
             Read::Alarms(kind) => self.serve_alarms(net, &waiting, kind),
             Read::Confirm(contender) => self.confirm(net, *contender),
             Read::Leader(prefix) => self.serve_leader(net, &waiting, &prefix),
-            Read::Observe(prefix) => self.serve_observe(net, &waiting, prefix),
+            Read::Observe(prefix) => self.serve_observe(net, &waiting, &prefix),
             Read::Downgrade(wish) => self.serve_downgrade(net, &waiting, wish),
             Read::TimeToLive(request) => self.serve_time_to_live(net, &waiting, &request),
         };
@@ -334,6 +382,12 @@ impl Services {
             (Pending::Downgrade(waiting, version), Ok(_)) => {
                 self.answer_downgrade(net, &waiting, version);
             }
+            (Pending::LoggedIn(waiting, login), Ok(reply)) => {
+                let call = waiting.clone();
+                if let Err(status) = self.logged_in(net, waiting, login, &reply) {
+                    self.refuse(net, &call, status);
+                }
+            }
             (Pending::KeepAlive(waiting), Ok(_)) => self.keep_alive_again(net, waiting.call),
             (pending, Ok(reply)) => self.send_reply(net, pending.waiting(), &reply),
             (pending, Err(error)) => self.fail(net, &pending, error),
@@ -351,10 +405,16 @@ impl Services {
                 self.refuse(net, waiting, Status::new(Code::Unknown, error.message()));
             }
             Pending::Promote(waiting, id) if error == Error::NotLeader => {
-                self.forward_promotion(*waiting, *id);
+                self.forward_promotion(waiting.clone(), *id);
             }
             pending => self.refuse(net, pending.waiting(), error),
         }
+    }
+
+    /// What a read was asked for, unless it was to know who calls.
+    fn taken(&mut self, net: &mut Net, token: Token) -> Option<Pending> {
+        let pending = self.slots.remove(slot_of(token))?;
+        self.go_on(net, pending)
     }
 
     fn on_answer(&mut self, net: &mut Net, token: Token, answer: Result<Vec<u8>, Status>) {
@@ -364,6 +424,13 @@ impl Services {
         if let Pending::Renewal(waiting) = &pending {
             return self.keep_alive_answered(net, waiting, answer);
         }
+        let answer = match &pending {
+            Pending::LeaseKeys(waiting) => answer.and_then(|message| {
+                self.check_lease_keys(waiting, &message)?;
+                Ok(message)
+            }),
+            _ => answer,
+        };
         match answer {
             Ok(message) => {
                 self.scratch.clear();
@@ -402,8 +469,14 @@ impl Handler for Services {
         if let Some(meter) = waiting.meter {
             self.shared.metrics.grpc.received(meter, 1);
         }
+        let asks_who = self.shared.view.auth_stamp() != 0 && waiting.rpc.has_caller();
         let refused = match self.admit(head) {
-            Ok(()) => self.serve(net, waiting, message).err(),
+            Ok(()) if asks_who => {
+                let credentials = Credentials::new(head, net.peer(call));
+                self.serve_as(net, waiting.clone(), credentials, message)
+                    .err()
+            }
+            Ok(()) => self.serve(net, waiting.clone(), message).err(),
             Err(error) => Some(error.into()),
         };
         if let Some(status) = refused {
@@ -417,12 +490,14 @@ impl Handler for Services {
             .map_err(Status::from)
             .and_then(|()| match waiting.rpc {
                 Rpc::LeaseKeepAlive => {
-                    self.keep_alives.open(waiting);
+                    let credentials = Credentials::new(head, net.peer(call));
+                    self.keep_alives.open(waiting.clone(), credentials);
                     Ok(())
                 }
                 Rpc::Watch if self.shared.is_learner() => Err(Error::NotSupportedForLearner.into()),
                 Rpc::Watch => {
-                    self.watch.open(net, call, head.needs_leader);
+                    let credentials = Credentials::new(head, net.peer(call));
+                    self.watch.open(net, call, head.needs_leader, credentials);
                     Ok(())
                 }
                 _ => Err(Status::new(Code::Unimplemented, "not a streaming method")),
@@ -431,6 +506,9 @@ impl Handler for Services {
     }
 
     fn on_message(&mut self, net: &mut Net, call: CallId, message: Bytes) {
+        let Some(message) = self.hold_back(net, call, message) else {
+            return;
+        };
         if self.watch.has(call) {
             self.watch.on_message(net, call, message);
         } else {
@@ -440,13 +518,14 @@ impl Handler for Services {
 
     /// A watch stream goes on until its client cancels it.
     fn on_half_close(&mut self, net: &mut Net, call: CallId) {
-        if !self.watch.has(call) {
+        if !self.watch.has(call) && !self.hold_half_close(call) {
             self.keep_alive_half_close(net, call);
         }
     }
 
     /// A result that is due still arrives, finds no call, and frees the slot.
     fn on_cancel(&mut self, _net: &mut Net, call: CallId) {
+        self.drop_held(call);
         if self.watch.has(call) {
             self.watch.on_cancel(call);
         } else if self.waits.has(call) {
@@ -495,14 +574,14 @@ impl Handler for Services {
         for mail in mail.drain(..) {
             match mail {
                 Mail::Applied(token, outcome) => self.on_applied(net, token, outcome),
-                Mail::ReadReady(token) => match self.slots.remove(slot_of(token)) {
+                Mail::ReadReady(token) => match self.taken(net, token) {
                     Some(Pending::Read(waiting, read)) => self.serve_read(net, waiting, read),
                     Some(Pending::KeepAlive(waiting)) => {
                         self.keep_alive_confirmed(net, &waiting);
                     }
                     _ => {}
                 },
-                Mail::Failed(token, error) => match self.slots.remove(slot_of(token)) {
+                Mail::Failed(token, error) => match self.taken(net, token) {
                     Some(Pending::Contender(contender)) => {
                         self.contender_applied(net, *contender, Err(error));
                     }
@@ -516,6 +595,11 @@ impl Handler for Services {
                     None => {}
                 },
                 Mail::LeaseSettled(call) => self.keep_alive_again(net, call),
+                Mail::Secret(token, secret) => {
+                    if let Some(pending) = self.slots.remove(slot_of(token)) {
+                        self.on_secret(net, pending, secret);
+                    }
+                }
                 Mail::Pinned(token, tx) => self.send_snapshot(net, token, &tx),
                 Mail::Answer(token, answer) => self.on_answer(net, token, answer),
                 // The end of the turn sees to it.

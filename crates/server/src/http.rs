@@ -38,6 +38,10 @@ use crate::config::{self, LogLevel};
 use crate::gateway::{self, Gateway, websocket};
 use crate::metrics::{self, Metrics};
 
+/// What etcd says to a client whose certificate would not be looked at.
+const IGNORED_NAME: &str = "CommonName of client sending a request against gateway will be ignored \
+                            and not used as expected";
+
 /// What a check waits for; `Err` is the text that the client is shown.
 pub type Check<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
@@ -118,6 +122,9 @@ pub trait MemberView: Send + Sync + 'static {
     /// The alarms that are raised, of any member.
     fn alarms(&self) -> Vec<Alarm>;
 
+    /// Whether callers must say who they are.
+    fn is_auth_on(&self) -> bool;
+
     /// The leader, if one is known.
     fn leader(&self) -> Option<MemberId>;
 
@@ -152,8 +159,16 @@ pub struct Request {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
-    /// Whether the client is behind TLS.
+    pub channel: Channel,
+}
+
+/// What a request came through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Channel {
+    /// The client is behind TLS.
     pub secure: bool,
+    /// Its certificate has a common name.
+    pub named: bool,
 }
 
 /// All endpoints of one member.
@@ -161,6 +176,8 @@ pub struct Routes {
     view: Arc<dyn MemberView>,
     metrics: Arc<Metrics>,
     access: access::Access,
+    /// A certificate's common name is a user: `--client-cert-auth`.
+    by_certificate: bool,
     /// None with `--enable-grpc-gateway=false`.
     gateway: Option<Arc<Gateway>>,
     /// Bound of the read in `/health`.
@@ -183,6 +200,7 @@ impl Routes {
             view,
             metrics,
             access: access::Access::new(&config.http),
+            by_certificate: config.security.client.client_cert_auth,
             gateway: None,
             read_timeout: config.raft.request_timeout(),
             command_line: std::env::args().collect(),
@@ -199,6 +217,15 @@ impl Routes {
         }
     }
 
+    /// Whether a client may believe that its certificate tells the JSON API who it is.
+    fn is_misled(&self, request: &Request) -> bool {
+        request.channel.named
+            && self.by_certificate
+            && self.gateway.is_some()
+            && request.uri.path().starts_with("/v3/")
+            && self.view.is_auth_on()
+    }
+
     /// Answers one request.
     pub async fn answer(&self, request: &Request, tail: Tail, listener: Listener) -> Answer {
         if listener == Listener::Metrics {
@@ -206,6 +233,9 @@ impl Routes {
         }
         if let Some(refusal) = self.access.refusal(request) {
             return refusal;
+        }
+        if self.is_misled(request) {
+            return error(StatusCode::BAD_REQUEST, IGNORED_NAME);
         }
         let mut answer = match request.method {
             Method::OPTIONS => respond(StatusCode::OK, None, ""),

@@ -1,13 +1,6 @@
 //! The process around a member: configuration, listeners, endpoints, log, metrics, threads,
 //! services, shutdown.
 
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "nobody asks who is calling before state enforces it"
-    )
-)]
 mod auth;
 pub mod config;
 mod drive;

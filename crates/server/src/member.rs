@@ -16,6 +16,7 @@ use storage::datadir::DataDir;
 use storage::fs::{Fs, RealFs};
 use storage::wal;
 
+use crate::auth::Auth;
 use crate::config::{Config, Listen};
 use crate::drive::Shared;
 use crate::drive::post::{Mail, Post};
@@ -70,6 +71,7 @@ pub fn start(
     if config.backend.lock_memory {
         lock_memory()?;
     }
+    let auth = Auth::new(config)?;
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let found = bootstrap::find(config, tls.peer.as_ref())?;
     let member = Member::boot(&fs, &settings(config, found))?;
@@ -78,14 +80,13 @@ pub fn start(
         peer::check_initially(config, tls.peer.as_ref(), &member)?;
     }
     let metrics = Arc::new(metrics(config));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mailboxes = front::Mailbox::set(cores.min(NET_THREADS_MAX))?;
-    let metrics_of_drive = Arc::clone(&metrics);
+    let mailboxes = front::Mailbox::set(net_threads())?;
     let outside = start::Outside {
         mailboxes: mailboxes.clone(),
+        auth,
         stopper: stopper.clone(),
     };
-    let drive = start::start(member, fs, config, metrics_of_drive, outside)?;
+    let drive = start::start(member, fs, config, Arc::clone(&metrics), outside)?;
     let post = Post::new(mailboxes.clone(), Arc::clone(&drive.shared.desk));
     let watch = tls.watch()?;
     let sides = peer::Sides {
@@ -149,6 +150,11 @@ fn lock_memory() -> Result<(), String> {
     }
     let flags = rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE;
     rustix::mm::mlockall(flags).map_err(|error| format!("cannot lock memory: {error}"))
+}
+
+fn net_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(NET_THREADS_MAX)
 }
 
 fn announce(listen: &Listen) {

@@ -159,6 +159,14 @@ fn replay(model: &mut Model, entry: &Entry) -> Result<(), &'static str> {
     }
 }
 
+/// A Range of anybody: the simulation has no users.
+pub(crate) fn range(
+    view: &state::View,
+    request: RangeRequest,
+) -> Result<state::RangeAnswer, state::ReadError> {
+    view.range(&view.authorise(state::Caller::NOBODY, request)?)
+}
+
 /// All keys at a revision, 0 for now.
 pub(crate) fn check_range(view: &state::View, model: &Model, revision: i64) -> Result<(), Broken> {
     let request = RangeRequest {
@@ -167,8 +175,7 @@ pub(crate) fn check_range(view: &state::View, model: &Model, revision: i64) -> R
         revision,
         ..Default::default()
     };
-    let answer = view
-        .range(&request)
+    let answer = range(view, request)
         .map_err(|error| broken!("range at revision {revision} fails: {error:?}"))?;
     let found = items(answer)?;
     let at = if revision == 0 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::pb::etcdserverpb as pb;
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
-use state::{Config, Machine, View};
+use state::{Caller, Config, Machine, View};
 use storage::backend::{Backend, Committer, Options};
 use storage::fs::RealFs;
 use storage::log::{Entry, EntryKind, LogIndex, Term};
@@ -119,12 +119,18 @@ fn puts(
     );
 }
 
+fn authorised(view: &View, request: pb::RangeRequest) -> state::Authorised<pb::RangeRequest> {
+    view.authorise(Caller::NOBODY, request)
+        .expect("authentication is off")
+}
+
 fn gets(name: &str, view: &View, random: &mut Random, keys: usize) {
-    let requests: Vec<pb::RangeRequest> = (0..200_000)
+    let requests: Vec<_> = (0..200_000)
         .map(|_| pb::RangeRequest {
             key: key(random.next(keys)).into(),
             ..Default::default()
         })
+        .map(|request| authorised(view, request))
         .collect();
     let mut out = Vec::with_capacity(1 << 20);
     measure(name, requests.len(), || {
@@ -151,7 +157,9 @@ fn ranges(name: &str, view: &View, random: &mut Random, keys: usize) {
                 limit: 1000,
                 ..Default::default()
             };
-            let mut answer = view.range(&request).expect("a range is answered");
+            let mut answer = view
+                .range(&authorised(view, request))
+                .expect("a range is answered");
             while answer
                 .write_chunk(&mut out, 64 << 10)
                 .expect("records are there")

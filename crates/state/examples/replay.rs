@@ -19,7 +19,6 @@ fn open(path: &Path) -> (Opened, Committer, Reader) {
         maintenance,
     } = Backend::open(Arc::new(RealFs), path, Options::default()).expect("the database opens");
     let config = Config {
-        serves_auth: true,
         ..Config::default()
     };
     let opened =

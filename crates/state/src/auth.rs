@@ -5,35 +5,28 @@ use std::sync::Arc;
 
 use api::Error;
 use api::pb::authpb::{Role, User};
-use api::pb::etcdserverpb::request_op::Request;
-use api::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+use bytes::Bytes;
 use prost::Message;
 use storage::backend::{ApplyTxn, Bucket, Reader, Value};
 
 use crate::fatal::Fatal;
-use crate::lease::Leases;
 use crate::schema;
 
+mod access;
 mod change;
 mod permission;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use access::{Access, SomeLeases};
+pub use access::{
+    Authorised, Caller, LeaseKeys, LeaseRenewal, LoggedIn, Operation, Root, TheseKeys, WatchKeys,
+};
 pub(crate) use change::Change;
-pub(crate) use permission::Kind;
-use permission::Permissions;
+use permission::{Kind, Permissions};
 
 /// The user and the role that may do everything.
 pub(crate) const ROOT: &str = "root";
-
-/// Who asks, by the header of the request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// Empty for nobody.
-    pub user: String,
-    /// The auth revision at which the user was identified; 0 for nobody.
-    pub revision: u64,
-}
 
 /// A user with what its roles allow, put together when it is first asked for.
 #[derive(Debug)]
@@ -128,30 +121,52 @@ impl Auth {
         self.roles.keys()
     }
 
-    /// Whether the caller may do this to `[key, range_end)`.
+    /// Names the state of the switch and the revision in one number: 0 while authentication is
+    /// off, else the revision, which is never 0 then. A number never comes back.
+    pub(crate) fn stamp(&self) -> u64 {
+        if self.enabled { self.revision } else { 0 }
+    }
+
+    /// Whether what was asked at a stamp still holds.
     ///
     /// # Errors
-    /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
-    pub(crate) fn check(
+    /// `UserEmpty` when nobody was asked, `AuthOldRevision`.
+    pub(crate) fn confirm(&self, stamp: u64) -> Result<(), Error> {
+        match stamp {
+            stamp if stamp == self.stamp() => Ok(()),
+            0 => Err(Error::UserEmpty),
+            // Who was let in while it was on may go on when it is off.
+            _ if !self.enabled => Ok(()),
+            _ => Err(Error::AuthOldRevision),
+        }
+    }
+
+    /// The password hash of a user who wants to log in, and the auth revision.
+    pub(crate) fn login(&self, name: &str) -> Result<(Bytes, u64), Error> {
+        if !self.enabled {
+            return Err(Error::AuthNotEnabled);
+        }
+        let user = self.user(name).ok_or(Error::AuthFailed)?;
+        match user.options {
+            Some(options) if options.no_password => Err(Error::NoPasswordUser),
+            _ => Ok((user.password.clone(), self.revision)),
+        }
+    }
+
+    /// Whether the caller may do this to `[key, range_end)`.
+    fn check(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         kind: Kind,
         key: &[u8],
         range_end: &[u8],
     ) -> Result<(), Error> {
-        if !self.enabled {
-            return Ok(());
+        match caller.revision {
+            Some(0) => return Err(Error::UserEmpty),
+            Some(revision) if revision < self.revision => return Err(Error::AuthOldRevision),
+            _ => {}
         }
-        if caller.revision == 0 {
-            return Err(Error::UserEmpty);
-        }
-        if caller.revision < self.revision {
-            return Err(Error::AuthOldRevision);
-        }
-        let account = self
-            .users
-            .get(&caller.user)
-            .ok_or(Error::PermissionDenied)?;
+        let account = self.users.get(caller.user).ok_or(Error::PermissionDenied)?;
         if has_root_role(&account.user) {
             return Ok(());
         }
@@ -166,100 +181,15 @@ impl Auth {
     }
 
     /// Whether the caller has the root role.
-    ///
-    /// # Errors
-    /// `UserEmpty`, `UserNotFound`, `PermissionDenied`.
-    pub(crate) fn check_root(&self, caller: &Caller) -> Result<(), Error> {
-        if !self.enabled {
-            return Ok(());
-        }
+    fn check_root(&self, caller: Caller<'_>) -> Result<(), Error> {
         if caller.user.is_empty() {
             return Err(Error::UserEmpty);
         }
-        let user = self.user(&caller.user).ok_or(Error::UserNotFound)?;
+        let user = self.user(caller.user).ok_or(Error::UserNotFound)?;
         if has_root_role(user) {
             Ok(())
         } else {
             Err(Error::PermissionDenied)
-        }
-    }
-
-    /// A put needs its key, every key of its lease (or it could not be revoked by this user),
-    /// and to read what it asks back.
-    pub(crate) fn check_put(
-        &self,
-        caller: &Caller,
-        leases: &Leases,
-        put: &PutRequest,
-    ) -> Result<(), Error> {
-        self.check(caller, Kind::Write, &put.key, &[])?;
-        self.check_lease(caller, leases, put.lease)?;
-        if put.prev_kv {
-            self.check(caller, Kind::Read, &put.key, &[])
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Every key attached to the lease must be writable; a missing lease needs nothing.
-    pub(crate) fn check_lease(
-        &self,
-        caller: &Caller,
-        leases: &Leases,
-        id: i64,
-    ) -> Result<(), Error> {
-        let Some(lease) = leases.by_id.get(&id) else {
-            return Ok(());
-        };
-        if self.check_root(caller).is_ok() {
-            return Ok(());
-        }
-        lease
-            .keys
-            .iter()
-            .try_for_each(|key| self.check(caller, Kind::Write, key, &[]))
-    }
-
-    pub(crate) fn check_delete(
-        &self,
-        caller: &Caller,
-        request: &DeleteRangeRequest,
-    ) -> Result<(), Error> {
-        self.check(caller, Kind::Write, &request.key, &request.range_end)?;
-        if request.prev_kv {
-            self.check(caller, Kind::Read, &request.key, &request.range_end)?;
-        }
-        Ok(())
-    }
-
-    /// Both branches count, whichever is taken.
-    pub(crate) fn check_txn(
-        &self,
-        caller: &Caller,
-        leases: &Leases,
-        txn: &TxnRequest,
-    ) -> Result<(), Error> {
-        for compare in &txn.compare {
-            self.check(caller, Kind::Read, &compare.key, &compare.range_end)?;
-        }
-        let mut ops = txn.success.iter().chain(&txn.failure);
-        ops.try_for_each(|op| self.check_op(caller, leases, op))
-    }
-
-    fn check_op(&self, caller: &Caller, leases: &Leases, op: &RequestOp) -> Result<(), Error> {
-        match &op.request {
-            Some(Request::RequestRange(range)) => {
-                self.check(caller, Kind::Read, &range.key, &range.range_end)
-            }
-            Some(Request::RequestPut(put)) => self.check_put(caller, leases, put),
-            Some(Request::RequestDeleteRange(delete)) => {
-                if delete.prev_kv {
-                    self.check(caller, Kind::Read, &delete.key, &delete.range_end)?;
-                }
-                self.check(caller, Kind::Write, &delete.key, &delete.range_end)
-            }
-            Some(Request::RequestTxn(nested)) => self.check_txn(caller, leases, nested),
-            None => Ok(()),
         }
     }
 }

@@ -18,8 +18,6 @@ pub enum Fatal {
     Undecodable { index: LogIndex, what: &'static str },
     /// The entry asks for something that this build does not know; the fields that it sets.
     UnknownRequest { index: LogIndex, fields: Vec<u64> },
-    /// Authentication was switched on, and this member does not ask who its clients are.
-    AuthNotServed,
     /// The cluster raised its version above this member's, or set one that is none.
     ClusterVersion { version: String },
     /// A checked transaction failed while it was being applied.
@@ -47,9 +45,6 @@ impl fmt::Display for Fatal {
                     f,
                     "the log entry at {index} has a request of unknown kind, fields {fields:?}"
                 )
-            }
-            Fatal::AuthNotServed => {
-                f.write_str("authentication is on, which this member does not serve")
             }
             Fatal::ClusterVersion { version } => {
                 write!(

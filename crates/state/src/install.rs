@@ -6,6 +6,7 @@
 //! learns that it was compacted. The revision never decreases.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::ids::MemberId;
 use storage::backend::{MaintenanceWriter, Reader, Writer};
@@ -64,13 +65,14 @@ impl View {
             writer,
             maintenance,
         } = with;
-        let (revision, compacted) = {
+        let (revision, compacted, auth_stamp) = {
             let state = shared.state.read();
-            (state.revision, state.compacted)
+            (state.revision, state.compacted, state.auth.stamp())
         };
         let reader = shared.reader.clone();
         shared.log.replace(revision, compacted, reader, || {
             self.go_over(shared.clone());
+            shared.auth_stamp.store(auth_stamp, Ordering::Relaxed);
         });
         let machine = Machine::new(shared.clone(), writer, member);
         (machine, Sweep::new(shared, maintenance))

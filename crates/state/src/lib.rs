@@ -43,7 +43,9 @@ mod view;
 pub mod watch;
 mod wire;
 
-pub use auth::Caller;
+pub use auth::{
+    Authorised, Caller, LeaseKeys, LeaseRenewal, LoggedIn, Operation, Root, TheseKeys, WatchKeys,
+};
 pub use bootstrap::{Bootstrap, BootstrapError, InitialMember};
 pub use counts::Operations;
 pub use fatal::{Fatal, ReadError};

@@ -13,6 +13,7 @@ use storage::backend::{ApplyTxn, Bucket, Writer};
 use storage::log::{Entry, EntryKind, LogIndex, Term};
 
 use crate::alarm;
+use crate::auth::Authorised;
 use crate::command::{self, Command, Header};
 use crate::counts::Operations;
 use crate::fatal::{Fatal, ReadError};
@@ -47,9 +48,6 @@ pub struct Config {
     pub value_budget: usize,
     /// Makes collisions in the index unpredictable for clients; any number.
     pub hash_seed: u64,
-    /// Whether this member asks its clients who they are. While it does not, a state in which
-    /// authentication is on stops it: reads would be answered to anybody.
-    pub serves_auth: bool,
     /// Smallest TTL of a lease, in seconds.
     pub lease_ttl_min: i64,
     /// Store checkpoints also while the cluster version is below 3.6.
@@ -66,7 +64,6 @@ impl Default for Config {
             quota_bytes: Some(2 << 30),
             value_budget: 128 << 20,
             hash_seed: 0,
-            serves_auth: false,
             lease_ttl_min: 2,
             lease_checkpoint_persist: false,
             learners_max: 1,
@@ -226,7 +223,13 @@ impl Machine {
 
     /// Tells watchers what became readable; the state is still locked.
     fn publish(&self, state: &State, events: Option<Vec<Event>>) {
-        let Shared { log, revision, .. } = &*self.shared;
+        let Shared {
+            log,
+            revision,
+            auth_stamp,
+            ..
+        } = &*self.shared;
+        auth_stamp.store(state.auth.stamp(), Ordering::Relaxed);
         log.publish(state.revision, state.compacted, events);
         revision.store(state.revision, Ordering::Release);
     }
@@ -355,9 +358,10 @@ impl Applying<'_> {
         if let Err(error) = self.check_alarms(&command) {
             return Ok(Err(error));
         }
-        if let Err(error) = self.check_permission(&command) {
-            return Ok(Err(error));
-        }
+        let command = match self.authorise(command) {
+            Ok(command) => command,
+            Err(error) => return Ok(Err(error)),
+        };
         let has_room = quota.has_room(cost(&command));
         let outcome = self.execute(command)?;
         if outcome.is_ok() && !has_room {
@@ -391,8 +395,8 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn execute(&mut self, command: Command) -> Result<Outcome, Fatal> {
-        match command {
+    fn execute(&mut self, command: Authorised<Command>) -> Result<Outcome, Fatal> {
+        match command.into_operation() {
             Command::Range(request) => self.range(&request),
             Command::Put(request) => self.put(&request),
             Command::DeleteRange(request) => self.delete_range(&request),

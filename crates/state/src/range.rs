@@ -14,6 +14,7 @@ use api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 use smallvec::SmallVec;
 use storage::backend::{Reader, Value};
 
+use crate::auth::Authorised;
 use crate::fatal::{Fatal, ReadError};
 use crate::index::{End, Seen, Span, Tally};
 use crate::kv::{load, parse};
@@ -432,20 +433,23 @@ impl Pick {
 /// Answers a Range at the state's revision; see [`RangeAnswer`].
 pub(crate) fn answer(
     shared: &Arc<Shared>,
-    request: &RangeRequest,
+    request: &Authorised<RangeRequest>,
 ) -> Result<RangeAnswer, ReadError> {
-    answer_at(shared, request, None)
+    answer_at(shared, request, request.stamp(), None)
 }
 
-/// The same for a reader that is pinned to an older state.
+/// The same for a part of something that was authorised at a stamp, maybe of a reader that is
+/// pinned to an older state.
 pub(crate) fn answer_at(
     shared: &Arc<Shared>,
     request: &RangeRequest,
+    stamp: u64,
     pinned: Option<i64>,
 ) -> Result<RangeAnswer, ReadError> {
     let plan = Plan::new(request)?;
     let (current, rev, pin) = {
         let state = shared.state.read();
+        state.auth.confirm(stamp)?;
         let current = pinned.unwrap_or(state.revision);
         let rev = read_revision(&state, request.revision, current)?;
         if plan.is_plain()

@@ -59,6 +59,9 @@ pub(crate) struct Shared {
     pub(crate) counts: Arc<Counts>,
     /// Bytes in use at which writes are refused; the highest number for no limit.
     pub(crate) quota: Arc<AtomicU64>,
+    /// [`crate::auth::Auth::stamp`], for those who need to know no more than whether it is 0.
+    /// Written by apply, and by whoever puts a received state in place; outlives a state too.
+    pub(crate) auth_stamp: Arc<AtomicU64>,
     pub(crate) config: Config,
 }
 
@@ -67,6 +70,7 @@ pub(crate) struct Lasting {
     pub(crate) log: Arc<Log>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) quota: Arc<AtomicU64>,
+    pub(crate) auth_stamp: Arc<AtomicU64>,
 }
 
 impl Lasting {
@@ -75,6 +79,7 @@ impl Lasting {
             log: Arc::new(log),
             counts: Arc::default(),
             quota: Arc::new(AtomicU64::new(config.quota_bytes.unwrap_or(u64::MAX))),
+            auth_stamp: Arc::default(),
         }
     }
 }
@@ -164,6 +169,7 @@ impl Shared {
             log: self.log.clone(),
             counts: self.counts.clone(),
             quota: self.quota.clone(),
+            auth_stamp: self.auth_stamp.clone(),
         }
     }
 

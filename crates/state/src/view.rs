@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::Error;
-use api::pb::authpb::User;
 use api::pb::etcdserverpb::{AlarmMember, AlarmType, RangeRequest, TxnRequest};
 use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
 use storage::backend::{Applied, Bucket, Value, meta};
 
-use crate::auth::{Caller, Kind};
+use crate::auth::{Access, Authorised, Caller, LeaseKeys, Operation, SomeLeases, WatchKeys};
 use crate::counts::Operations;
 use crate::fatal::{Fatal, ReadError};
 use crate::hash::{self, KvHash};
@@ -24,11 +24,16 @@ use crate::shared::{Pin, Shared};
 use crate::txn;
 use crate::watch::{Chunk, Tail};
 
+/// Leases whose keys are looked at under one lock.
+const LEASES_AT_ONCE: usize = 256;
+
 /// A read view of the newest state; cheap to clone. A call reads one state throughout, also while
 /// a received one takes its place.
 #[derive(Clone)]
 pub struct View {
     current: Arc<ArcSwap<Shared>>,
+    /// The same for every state that it reads.
+    auth_stamp: Arc<AtomicU64>,
 }
 
 /// A lease as it is replicated.
@@ -39,13 +44,12 @@ pub struct LeaseView {
     pub ttl: i64,
     /// Left at the last checkpoint, in seconds; 0 when there was none.
     pub remaining: i64,
-    /// The attached keys in order; empty unless asked for.
-    pub keys: Vec<Vec<u8>>,
 }
 
 impl View {
     pub(crate) fn new(shared: Arc<Shared>) -> View {
         View {
+            auth_stamp: Arc::clone(&shared.auth_stamp),
             current: Arc::new(ArcSwap::new(shared)),
         }
     }
@@ -104,12 +108,18 @@ impl View {
         self.shared().log.chunk(from, records_max, bytes_max)
     }
 
-    /// The record that a key had before its change at `revision`; `None` when it did not exist,
-    /// or compaction took it.
+    /// The record that a watched key had before its change at `revision`; `None` when it did not
+    /// exist, or compaction took it. What a watcher may see was decided when it was created.
     ///
     /// # Errors
     /// The database failed.
-    pub fn before(&self, key: &[u8], revision: i64) -> Result<Option<Value>, Fatal> {
+    pub fn before(
+        &self,
+        watched: &Authorised<WatchKeys>,
+        key: &[u8],
+        revision: i64,
+    ) -> Result<Option<Value>, Fatal> {
+        debug_assert!(watched.contains(key), "{watched:?} lacks {key:?}");
         let shared = self.current.load_full();
         let at = {
             let state = shared.state.read();
@@ -138,8 +148,9 @@ impl View {
     /// Answers a Range; its checks were made by `api::validate`.
     ///
     /// # Errors
-    /// Refused for its revision, or the database failed.
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, ReadError> {
+    /// Refused for its revision, or because authentication changed since it was authorised; or the
+    /// database failed.
+    pub fn range(&self, request: &Authorised<RangeRequest>) -> Result<RangeAnswer, ReadError> {
         range::answer(&self.shared(), request)
     }
 
@@ -147,7 +158,7 @@ impl View {
     ///
     /// # Errors
     /// As [`View::range`].
-    pub fn range_parts(&self, request: &RangeRequest) -> Result<RangeParts, ReadError> {
+    pub fn range_parts(&self, request: &Authorised<RangeRequest>) -> Result<RangeParts, ReadError> {
         RangeParts::new(&self.shared(), request)
     }
 
@@ -155,11 +166,13 @@ impl View {
     ///
     /// # Errors
     /// Refused for a revision, or the database failed.
-    pub fn txn(&self, request: &TxnRequest) -> Result<Reply, ReadError> {
+    pub fn txn(&self, request: &Authorised<TxnRequest>) -> Result<Reply, ReadError> {
+        let stamp = request.stamp();
         let shared = &self.current.load_full();
         let mut fetched: HashMap<Revision, Value> = HashMap::new();
         let pin = {
             let state = shared.state.read();
+            state.auth.confirm(stamp)?;
             Pin::new(shared, state.revision)
         };
         let revision = pin.revision();
@@ -194,7 +207,7 @@ impl View {
         let mut done = Operations::default();
         let mut answer = |range: &RangeRequest| -> Result<Vec<u8>, ReadError> {
             done.ranges += 1;
-            let mut answer = range::answer_at(shared, range, Some(revision))?;
+            let mut answer = range::answer_at(shared, range, stamp, Some(revision))?;
             let mut out = Vec::new();
             while answer.write_chunk(&mut out, 64 << 10)? {}
             Ok(out)
@@ -270,23 +283,32 @@ impl View {
         self.shared().state.read().members.clone()
     }
 
-    /// A lease, with its keys when they are asked for.
+    /// What is replicated of a lease; `None` when it does not exist.
     #[must_use]
-    pub fn lease(&self, id: i64, with_keys: bool) -> Option<LeaseView> {
+    pub fn lease(&self, id: i64) -> Option<LeaseView> {
         let shared = self.shared();
         let state = shared.state.read();
         let lease = state.leases.by_id.get(&id)?;
-        let keys = if with_keys {
-            lease.keys.iter().map(|key| key.to_vec()).collect()
-        } else {
-            Vec::new()
-        };
         Some(LeaseView {
             id,
             ttl: lease.ttl,
             remaining: lease.remaining,
-            keys,
         })
+    }
+
+    /// The keys that are attached to a lease, in order; none when it does not exist.
+    ///
+    /// # Errors
+    /// Authentication changed since it was authorised.
+    pub fn lease_keys(&self, of: &Authorised<LeaseKeys>) -> Result<Vec<Bytes>, Error> {
+        let shared = self.shared();
+        let state = shared.state.read();
+        if of.stamp() != 0 {
+            state.auth.confirm(of.stamp())?;
+        }
+        let lease = state.leases.by_id.get(&of.0);
+        let keys = lease.into_iter().flat_map(|lease| &lease.keys);
+        Ok(keys.map(|key| Bytes::copy_from_slice(key)).collect())
     }
 
     /// The granted time of a lease in seconds; `None` when it does not exist.
@@ -306,7 +328,6 @@ impl View {
             id,
             ttl: lease.ttl,
             remaining: lease.remaining,
-            keys: Vec::new(),
         };
         state.leases.by_id.iter().map(lease).collect()
     }
@@ -325,40 +346,87 @@ impl View {
         (state.auth.enabled, state.auth.revision)
     }
 
-    /// The stored user: its password hash (bcrypt), options and roles.
+    /// 0 while authentication is off: one relaxed load. While it is on, the auth revision.
     #[must_use]
-    pub fn user(&self, name: &str) -> Option<User> {
-        self.shared().state.read().auth.user(name).cloned()
+    pub fn auth_stamp(&self) -> u64 {
+        self.auth_stamp.load(Ordering::Relaxed)
     }
 
-    /// Whether the caller may read `[key, range_end)`.
+    /// Whether the caller may do this now. While authentication is off everybody may do
+    /// everything.
     ///
     /// # Errors
-    /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
-    pub fn check_read(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Error> {
-        self.shared()
-            .state
-            .read()
-            .auth
-            .check(caller, Kind::Read, key, range_end)
-    }
-
-    /// Whether the caller may do everything in the transaction.
-    ///
-    /// # Errors
-    /// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
-    pub fn check_txn(&self, caller: &Caller, txn: &TxnRequest) -> Result<(), Error> {
+    /// `UserEmpty`, `UserNotFound`, `AuthOldRevision`, `PermissionDenied`.
+    pub fn authorise<T: Operation>(
+        &self,
+        caller: Caller<'_>,
+        operation: T,
+    ) -> Result<Authorised<T>, Error> {
+        if self.auth_stamp() == 0 {
+            return Ok(Authorised::unasked(operation));
+        }
         let shared = self.shared();
         let state = shared.state.read();
-        state.auth.check_txn(caller, &state.leases, txn)
+        let access = Access {
+            auth: &state.auth,
+            leases: &state.leases,
+            caller,
+        };
+        Authorised::new(access, operation)
     }
 
-    /// Whether the caller has the root role.
+    /// Whether the caller may learn of all leases: whoever may read every key that is attached to
+    /// one.
     ///
     /// # Errors
-    /// `UserEmpty`, `UserNotFound`, `PermissionDenied`.
-    pub fn check_root(&self, caller: &Caller) -> Result<(), Error> {
-        self.shared().state.read().auth.check_root(caller)
+    /// As [`View::authorise`].
+    pub fn authorise_all_leases(&self, caller: Caller<'_>) -> Result<(), Error> {
+        let mut from = Some(i64::MIN);
+        let mut stamp = None;
+        while let Some(begin) = from {
+            let asked = self.authorise(caller, SomeLeases(begin, LEASES_AT_ONCE))?;
+            if stamp
+                .replace(asked.stamp())
+                .is_some_and(|before| before != asked.stamp())
+            {
+                return Err(Error::AuthOldRevision);
+            }
+            if asked.stamp() == 0 {
+                return Ok(());
+            }
+            let shared = self.shared();
+            let state = shared.state.read();
+            let next = state.leases.by_id.range(begin..).nth(LEASES_AT_ONCE);
+            from = next.map(|(id, _)| *id);
+        }
+        Ok(())
+    }
+
+    /// What a user's password is compared with, and the auth revision.
+    ///
+    /// # Errors
+    /// `AuthNotEnabled`, `AuthFailed` for an unknown user, `NoPasswordUser`.
+    pub fn login(&self, name: &str) -> Result<(Bytes, u64), Error> {
+        self.shared().state.read().auth.login(name)
+    }
+
+    /// Reads a key for a health check, which gives nothing of it away.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn probe(&self) -> Result<(), ReadError> {
+        let shared = self.shared();
+        let stamp = shared.state.read().auth.stamp();
+        let request = RangeRequest {
+            key: Bytes::from_static(b"health"),
+            limit: 1,
+            keys_only: true,
+            ..Default::default()
+        };
+        match range::answer_at(&shared, &request, stamp, None) {
+            Err(ReadError::Broken(error)) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Keys that the index holds, deleted ones with history included, and the bytes of records

@@ -12,11 +12,16 @@ use super::table::{FLAGS, Support};
 use super::url::{self, Scheme, Url};
 use super::value::{GoDuration, parse_duration};
 use super::{
-    AutoCompaction, Backend, Checks, Cluster, Compaction, Config, Failure, Http, Inputs, KeepAlive,
-    Limits, Listen, Log, LogFormat, LogLevel, LogOutput, LogRotation, Monitoring, Raft, Security,
-    Slow, Tracing, UNSET_ADVERTISE_CLIENT_URLS,
+    Auth, AutoCompaction, Backend, Checks, Cluster, Compaction, Config, Failure, Http, Inputs,
+    KeepAlive, Limits, Listen, Log, LogFormat, LogLevel, LogOutput, LogRotation, Monitoring, Raft,
+    Security, Slow, Tracing, UNSET_ADVERTISE_CLIENT_URLS,
 };
 
+const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
+const BCRYPT_COST_DEFAULT: u32 = 10;
+const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(300);
+/// A hundred years: the clock must be able to count so far.
+const TOKEN_TTL_SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;
 const ELECTION_MS_MAX: u64 = 50_000;
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const QUOTA_BYTES_ADVISED_MAX: i64 = 8 << 30;
@@ -624,6 +629,7 @@ fn build(
             profiles: raw.bool("enable-pprof"),
         },
         security,
+        auth: auth(&raw, notices),
         log,
         gates: raw.gates().clone(),
         slow: Slow {
@@ -671,6 +677,30 @@ fn raft(raw: &Raw) -> Raft {
         catchup_entries: raw.uint("snapshot-catchup-entries"),
         wals_max: kept("max-wals"),
         snapshots_max: kept("max-snapshots"),
+    }
+}
+
+fn auth(raw: &Raw, notices: &mut Vec<Notice>) -> Auth {
+    let given = raw.uint("bcrypt-cost");
+    let fits = u32::try_from(given).ok();
+    let bcrypt_cost = fits.filter(|cost| BCRYPT_COSTS.contains(cost));
+    if bcrypt_cost.is_none() {
+        let line = "use default bcrypt cost instead of the invalid given cost";
+        notices.push(
+            Notice::new(Level::Warn, line)
+                .text("min-cost", &BCRYPT_COSTS.start().to_string())
+                .text("max-cost", &BCRYPT_COSTS.end().to_string())
+                .text("default-cost", &BCRYPT_COST_DEFAULT.to_string())
+                .text("given-cost", &given.to_string()),
+        );
+    }
+    Auth {
+        token: raw.text("auth-token").to_owned(),
+        token_ttl: match raw.uint("auth-token-ttl") {
+            0 => TOKEN_TTL_DEFAULT,
+            seconds => Duration::from_secs(seconds.min(TOKEN_TTL_SECONDS_MAX)),
+        },
+        bcrypt_cost: bcrypt_cost.unwrap_or(BCRYPT_COST_DEFAULT),
     }
 }
 

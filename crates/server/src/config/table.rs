@@ -363,11 +363,11 @@ pub const FLAGS: &[Flag] = &[
     flag(Security, Acts, "host-whitelist", Hosts, "*",
         "Host names under which unencrypted HTTP requests are served; * for all."),
 
-    flag(Auth, Refused, "auth-token", Text, "simple",
+    flag(Auth, Acts, "auth-token", Text, "simple",
         "Kind of token: simple, or jwt with its options."),
-    flag(Auth, Later, "bcrypt-cost", Uint, "10",
+    flag(Auth, Acts, "bcrypt-cost", Uint, "10",
         "Cost of hashing a password, 4 to 31."),
-    flag(Auth, Later, "auth-token-ttl", Uint, "300",
+    flag(Auth, Acts, "auth-token-ttl", Uint, "300",
         "Seconds for which an unused simple token lives."),
 
     flag(Monitoring, Acts, "enable-pprof", Bool, "false",

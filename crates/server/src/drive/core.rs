@@ -354,6 +354,9 @@ impl Core {
             let view = &self.shared.view;
             self.shared.lessor.replace(&view.leases());
             self.shared.on_alarms();
+            // What the entries that were passed over say of tokens is not known.
+            self.shared.auth.on_revoked(None);
+            self.shared.auth.on_applied(index);
             self.shared.hand_members_to_peers(&[]);
             let version = view.members().cluster_version().map(str::to_owned);
             if let Some(version) = version {
@@ -437,6 +440,7 @@ impl Core {
             }
         }
         if let Some(last) = entries.last() {
+            self.shared.auth.on_applied(last.index);
             answers.push(Input::Applied { index: last.index });
         }
         if self.machine.pending().ops >= self.batch_ops_max {
@@ -534,10 +538,11 @@ impl Core {
             Effect::QuotaExceeded => self.shared.raise_no_space(),
             Effect::LeaderConfirmed
             | Effect::MemberPublished { .. }
-            // Authentication is not served yet.
-            | Effect::AuthChanged
-            | Effect::TokenAssigned { .. }
-            | Effect::TokensRevoked { .. } => {}
+            // Whoever asks the state learns of it.
+            | Effect::AuthChanged => {}
+            Effect::TokenAssigned { .. } | Effect::TokensRevoked { .. } => {
+                self.shared.auth.on_effect(&effect);
+            }
             Effect::LeaseGranted { id, ttl } => {
                 self.shared.lessor.on_granted(id, ttl);
                 self.shared.metrics.leases_granted.inc();

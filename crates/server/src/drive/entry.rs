@@ -17,6 +17,23 @@ pub(crate) const LEASE_REVOKE: u32 = 9;
 pub(crate) const ALARM: u32 = 10;
 pub(crate) const LEASE_CHECKPOINT: u32 = 11;
 pub(crate) const DOWNGRADE_INFO_SET: u32 = 1302;
+pub(crate) const AUTH_ENABLE: u32 = 1000;
+pub(crate) const AUTH_DISABLE: u32 = 1011;
+pub(crate) const AUTHENTICATE: u32 = 1012;
+pub(crate) const AUTH_STATUS: u32 = 1013;
+pub(crate) const AUTH_USER_ADD: u32 = 1100;
+pub(crate) const AUTH_USER_DELETE: u32 = 1101;
+pub(crate) const AUTH_USER_GET: u32 = 1102;
+pub(crate) const AUTH_USER_CHANGE_PASSWORD: u32 = 1103;
+pub(crate) const AUTH_USER_GRANT_ROLE: u32 = 1104;
+pub(crate) const AUTH_USER_REVOKE_ROLE: u32 = 1105;
+pub(crate) const AUTH_USER_LIST: u32 = 1106;
+pub(crate) const AUTH_ROLE_LIST: u32 = 1107;
+pub(crate) const AUTH_ROLE_ADD: u32 = 1200;
+pub(crate) const AUTH_ROLE_DELETE: u32 = 1201;
+pub(crate) const AUTH_ROLE_GET: u32 = 1202;
+pub(crate) const AUTH_ROLE_GRANT_PERMISSION: u32 = 1203;
+pub(crate) const AUTH_ROLE_REVOKE_PERMISSION: u32 = 1204;
 const HEADER: u32 = 100;
 
 /// Longest description of an entry; keys may be long.
@@ -24,13 +41,24 @@ const DESCRIPTION_BYTES_MAX: usize = 512;
 /// Bytes that an entry has beside the request, at most.
 const OVERHEAD: usize = 32;
 
+/// Whose request it is, and the auth revision at which that was found out.
+pub(crate) type Signature<'a> = Option<(&'a str, u64)>;
+
 /// The data of an entry with one request.
-pub(crate) fn encode(field: u32, request: &[u8], id: RequestId) -> Bytes {
-    let mut data = Vec::with_capacity(request.len() + OVERHEAD);
+pub(crate) fn encode(field: u32, request: &[u8], id: RequestId, by: Signature<'_>) -> Bytes {
+    let user = by.map_or("", |(user, _)| user);
+    let mut data = Vec::with_capacity(request.len() + OVERHEAD + 2 * user.len());
     put_bytes(&mut data, field, request);
-    let mut header = Vec::with_capacity(11);
+    let mut header = Vec::with_capacity(OVERHEAD + user.len());
     header.push(1 << 3);
     put_varint(&mut header, id.0);
+    if let Some((user, revision)) = by {
+        if !user.is_empty() {
+            put_bytes(&mut header, 2, user.as_bytes());
+        }
+        header.push(3 << 3);
+        put_varint(&mut header, revision);
+    }
     put_bytes(&mut data, HEADER, &header);
     data.into()
 }
@@ -104,7 +132,12 @@ mod tests {
             value: "bar".into(),
             ..Default::default()
         };
-        let data = encode(PUT, &put.encode_to_vec(), RequestId(0xc366_a206_4759_8005));
+        let data = encode(
+            PUT,
+            &put.encode_to_vec(),
+            RequestId(0xc366_a206_4759_8005),
+            None,
+        );
         let expected = "220a0a03666f6f1203626172a2060b088580e6bae4c0a8b3c301";
         let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected);
@@ -115,7 +148,7 @@ mod tests {
             key: vec![b'k'; 4000].into(),
             ..Default::default()
         };
-        let data = encode(PUT, &long.encode_to_vec(), RequestId(1));
+        let data = encode(PUT, &long.encode_to_vec(), RequestId(1), None);
         let described = describe(&data);
         assert_eq!(described.len(), DESCRIPTION_BYTES_MAX + 3);
         assert_eq!(describe(b"\xff\xff"), "2 bytes");
@@ -125,9 +158,14 @@ mod tests {
             physical: false,
         };
         let id = RequestId(0xc366_a206_4759_801d);
-        let data = encode(COMPACTION, &compaction.encode_to_vec(), id);
+        let by = Some(("root", 7));
+        let data = encode(COMPACTION, &compaction.encode_to_vec(), id, by);
         let decoded = pb::InternalRaftRequest::decode(data).unwrap();
         assert_eq!(decoded.compaction, Some(compaction));
-        assert_eq!(decoded.header.unwrap().id, id.0);
+        let header = decoded.header.unwrap();
+        assert_eq!(
+            (header.id, &*header.username, header.auth_revision),
+            (id.0, "root", 7)
+        );
     }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Mail {
     LeaseSettled(CallId),
     /// A slow answer, computed elsewhere and already encoded.
     Answer(Token, Result<Vec<u8>, Status>),
+    /// What a hashing thread was asked for: a hash, nothing, or a token.
+    Secret(Token, Result<String, Status>),
     /// The database as it was asked for.
     Pinned(Token, ReadTx),
     /// There is something for watchers.
@@ -89,7 +91,11 @@ impl Desk {
             Mail::Failed(token, error) => (token, Outcome::Failed(error)),
             Mail::Applied(token, outcome) => (token, Outcome::Applied(outcome.map(drop))),
             // Nobody at the desk waits for slow answers.
-            Mail::Answer(..) | Mail::LeaseSettled(_) | Mail::Pinned(..) | Mail::Events => return,
+            Mail::Answer(..)
+            | Mail::Secret(..)
+            | Mail::LeaseSettled(_)
+            | Mail::Pinned(..)
+            | Mail::Events => return,
         };
         let mut state = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = state.waiting.remove(&slot_of(token)) {
@@ -123,6 +129,7 @@ impl Post {
             | Mail::ReadReady(token)
             | Mail::Failed(token, _)
             | Mail::Pinned(token, _)
+            | Mail::Secret(token, _)
             | Mail::Answer(token, _) => usize::from(thread_of(*token)),
             Mail::LeaseSettled(call) => call.thread(),
             // See `put_events`.

@@ -23,6 +23,7 @@ use super::stalls::Stalls;
 use super::status::Status;
 use super::sweep::{SweepThread, ToSweep};
 use super::{Limits, Shared};
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::front;
 use crate::metrics::Metrics;
@@ -33,6 +34,8 @@ use crate::trace::Tracer;
 const REQUEST_BASE: Duration = Duration::from_secs(5);
 /// How long after its start a member may skip part of its first election timeout, as in etcd.
 const HEAD_START_MAX: Duration = Duration::from_secs(5);
+/// Threads for passwords at most.
+const PASSWORD_THREADS_MAX: usize = 4;
 /// What 0 means for `--watch-progress-notify-interval`.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -50,6 +53,8 @@ pub(crate) struct Drive {
 pub(crate) struct Outside {
     /// Where results go, one for each net thread.
     pub(crate) mailboxes: Vec<front::Mailbox<Mail>>,
+    /// Tells callers apart.
+    pub(crate) auth: Auth,
     /// Ends the process when the member is none any more.
     pub(crate) stopper: Stopper,
 }
@@ -65,10 +70,9 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
     outside: Outside,
 ) -> io::Result<Drive> {
-    let Outside { mailboxes, stopper } = outside;
-    let shared = Arc::new(share(&member, config, metrics)?);
+    let shared = Arc::new(share(&member, config, outside.auth, metrics)?);
     announce(&shared, &member, config.backend.defrag_bytes);
-    let post = || Post::new(mailboxes.clone(), Arc::clone(&shared.desk));
+    let post = || Post::new(outside.mailboxes.clone(), Arc::clone(&shared.desk));
     let meters = Meters::new(&shared);
     let wal = WalSlot::new(member.wal, meters, Arc::clone(&fs), member.dir.clone());
     let wal = Arc::new(wal);
@@ -108,20 +112,22 @@ pub(crate) fn start(
         head_start: head_start(config),
         stopping: false,
         hands_over: false,
-        stopper,
+        stopper: outside.stopper,
         announced: 0,
     };
     let wal_thread = {
         let (wal, inbox) = (Arc::clone(&wal), Arc::clone(&shared.core));
         spawn("wal", move || wal.run(&inbox))?
     };
+    let mut background = vec![
+        spawn("sweep", move || sweep.run())?,
+        spawn("hash", move || hashing.run())?,
+    ];
+    background.extend(password_threads(&shared, post)?);
     Ok(Drive {
         wal,
         commit: spawn("commit", move || commit.run())?,
-        background: vec![
-            spawn("sweep", move || sweep.run())?,
-            spawn("hash", move || hashing.run())?,
-        ],
+        background,
         core: spawn("core", move || core.run())?,
         wal_thread,
         shared,
@@ -150,7 +156,13 @@ fn announce(shared: &Shared, member: &Member, defrag_bytes: Option<u64>) {
     }
 }
 
-fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> io::Result<Shared> {
+fn share(
+    member: &Member,
+    config: &Config,
+    auth: Auth,
+    metrics: Arc<Metrics>,
+) -> io::Result<Shared> {
+    auth.on_applied(member.view.applied().index);
     let tracing = config.monitoring.tracing.as_ref();
     Ok(Shared {
         member: member.id,
@@ -158,6 +170,7 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> io::Result<
         view: member.view.clone(),
         status: Status::default(),
         lessor: lessor(member, config),
+        auth,
         request_ids: Arc::clone(member.node.request_ids()),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
@@ -182,6 +195,20 @@ fn share(member: &Member, config: &Config, metrics: Arc<Metrics>) -> io::Result<
         no_space_raised: AtomicBool::new(false),
         snapshots: AtomicUsize::new(0),
     })
+}
+
+/// Half of the machine at most is busy with passwords.
+fn password_threads(
+    shared: &Arc<Shared>,
+    post: impl Fn() -> Post,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = (cores / 2).clamp(1, PASSWORD_THREADS_MAX);
+    let start = |_| {
+        let (shared, post) = (Arc::clone(shared), post());
+        spawn("password", move || shared.auth.passwords.run(post))
+    };
+    (0..count).map(start).collect()
 }
 
 fn lessor(member: &Member, config: &Config) -> Lessor {
@@ -236,6 +263,7 @@ impl Drive {
         join(self.wal_thread);
         self.shared.sweep.push(ToSweep::Stop);
         self.shared.hashing.push(ToHash::Stop);
+        self.shared.auth.passwords.stop();
         self.background.into_iter().for_each(join);
         self.shared.commits.push(ToCommit::Stop);
         join(self.commit);

@@ -9,12 +9,15 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::call::CallId;
+use crate::tls::Identity;
 
 /// A complete request. Pseudo-headers come first, with their colons.
 #[derive(Debug)]
 pub struct BridgeRequest {
     pub fields: Vec<(Bytes, Bytes)>,
     pub body: Bytes,
+    /// By the verified client certificate, if there is one.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl BridgeRequest {

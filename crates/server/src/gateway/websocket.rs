@@ -114,7 +114,7 @@ fn meant(request: &Request) -> Request {
         method: Method::POST,
         uri: request.uri.clone(),
         headers,
-        secure: request.secure,
+        channel: request.channel,
     }
 }
 

@@ -13,6 +13,8 @@
 mod requests;
 mod waits;
 
+use std::borrow::Cow;
+
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
 use api::pb::{v3electionpb, v3lockpb};
@@ -38,6 +40,12 @@ const SESSION_EXPIRED: &str = "mutex: session is expired";
 const NOT_LEADER: &str = "election: not leader";
 const NO_LEADER: &str = "election: no leader";
 const NO_LEADER_KEY: &str = "\"leader\" field must be provided";
+
+/// How an observer that cannot read on ends: as in etcd, without a reason.
+const SILENCE: Status = Status {
+    code: Code::Ok,
+    message: Cow::Borrowed(""),
+};
 
 /// What a call is for.
 #[derive(Clone, Debug)]
@@ -77,7 +85,7 @@ pub(super) struct Contender {
     revision: i64,
 }
 
-fn unknown(text: impl Into<std::borrow::Cow<'static, str>>) -> Status {
+fn unknown(text: impl Into<Cow<'static, str>>) -> Status {
     Status::new(Code::Unknown, text)
 }
 
@@ -180,11 +188,12 @@ impl Services {
             return self.enter(contender);
         }
         self.check_space(quota::LEASE_COST).map_err(plain)?;
+        self.user(&contender.waiting).map_err(plain)?;
         let mut request = pb::LeaseGrantRequest {
             ttl: SESSION_TTL,
             id: 0,
         };
-        while request.id == 0 || self.shared.view.lease(request.id, false).is_some() {
+        while request.id == 0 || self.shared.view.lease(request.id).is_some() {
             request.id = (self.shared.request_ids.next().0 & (u64::MAX >> 1)) as i64;
         }
         contender.lease = request.id;
@@ -223,7 +232,7 @@ impl Services {
     }
 
     fn advance(&mut self, contender: Contender, field: u32, request: &[u8]) -> Result<(), Status> {
-        let waiting = contender.waiting;
+        let waiting = contender.waiting.clone();
         let pending = |_| Pending::Contender(Box::new(contender));
         self.propose(waiting, field, request, pending)
             .map_err(plain)
@@ -236,7 +245,8 @@ impl Services {
         contender: Contender,
         outcome: Result<Reply, Error>,
     ) {
-        let (waiting, is_live) = (contender.waiting, net.is_live(contender.waiting.call));
+        let waiting = contender.waiting.clone();
+        let is_live = net.is_live(waiting.call);
         let next = match outcome {
             Err(error) => {
                 self.leave(&contender);
@@ -314,14 +324,14 @@ impl Services {
     /// Looks who is before the contender, and waits for that key to go.
     fn await_turn(&mut self, net: &mut Net, mut contender: Contender) -> Result<(), Status> {
         let before = requests::last_created(&contender.prefix, contender.created - 1);
-        let (revision, before) = self.find(&before)?;
+        let (revision, before) = self.find(&contender.waiting, before)?;
         let Some(before) = before else {
             if let Goal::Campaign { .. } = contender.goal {
                 self.admit_contender(net, &contender);
                 return Ok(());
             }
             contender.step = Step::Confirm;
-            let waiting = contender.waiting;
+            let waiting = contender.waiting.clone();
             self.read(net, waiting, Read::Confirm(Box::new(contender)), false);
             return Ok(());
         };
@@ -344,7 +354,7 @@ impl Services {
         net: &mut Net,
         mut contender: Contender,
     ) -> Result<(), Status> {
-        let (revision, own) = self.find(&requests::get(&contender.key))?;
+        let (revision, own) = self.find(&contender.waiting, requests::get(&contender.key))?;
         if own.is_none() {
             return Err(unknown(SESSION_EXPIRED));
         }
@@ -408,16 +418,16 @@ impl Services {
 
     /// Takes the key of a contender away that will not be told of its turn.
     fn leave(&self, contender: &Contender) {
-        let key = &contender.key;
+        let (key, who) = (&contender.key, &contender.waiting.who);
         match contender.goal {
             _ if contender.created == 0 => {}
             Goal::Lock => {
                 let delete = requests::delete(key);
-                self.shared.propose_unattended(entry::DELETE_RANGE, &delete);
+                self.shared.propose_for(who, entry::DELETE_RANGE, &delete);
             }
             Goal::Campaign { .. } => {
                 let resign = requests::resign(key, contender.created);
-                self.shared.propose_unattended(entry::TXN, &resign);
+                self.shared.propose_for(who, entry::TXN, &resign);
             }
             Goal::Unlock | Goal::Proclaim { .. } | Goal::Resign => {}
         }
@@ -430,9 +440,15 @@ impl Services {
             .map_err(|error| unknown(format!("a transaction's own answer: {error}")))
     }
 
-    /// The first key that a range of the present state has, and the state's revision.
-    fn find(&self, request: &pb::RangeRequest) -> Result<(i64, Option<KeyValue>), Status> {
-        let mut answer = self.shared.view.range(request).map_err(refused)?;
+    /// The first key that a range of the present state has, if the caller may read it, and the
+    /// state's revision.
+    fn find(
+        &self,
+        waiting: &Waiting,
+        request: pb::RangeRequest,
+    ) -> Result<(i64, Option<KeyValue>), Status> {
+        let request = self.authorise(waiting, request).map_err(plain)?;
+        let mut answer = self.shared.view.range(&request).map_err(refused)?;
         let mut encoded = Vec::new();
         while answer
             .write_chunk(&mut encoded, usize::MAX)
@@ -449,7 +465,7 @@ impl Services {
         waiting: &Waiting,
         prefix: &Bytes,
     ) -> Result<(), Status> {
-        let (revision, kv) = self.find(&requests::first_created(prefix))?;
+        let (revision, kv) = self.find(waiting, requests::first_created(prefix))?;
         if kv.is_none() {
             return Err(unknown(NO_LEADER));
         }
@@ -466,14 +482,19 @@ impl Services {
         &mut self,
         net: &mut Net,
         waiting: &Waiting,
-        prefix: Bytes,
+        prefix: &Bytes,
     ) -> Result<(), Status> {
         if !net.is_live(waiting.call) {
             return Ok(());
         }
+        let leaders = requests::first_created(prefix);
+        let Ok(leaders) = self.authorise(waiting, leaders) else {
+            self.refuse(net, waiting, SILENCE);
+            return Ok(());
+        };
         let observer = Observer {
-            waiting: *waiting,
-            prefix,
+            waiting: waiting.clone(),
+            leaders,
             leader: None,
             through: i64::MAX,
             is_choked: false,
@@ -496,8 +517,9 @@ impl Services {
         if observer.is_choked {
             return;
         }
-        let (waiting, prefix) = (observer.waiting, observer.prefix.clone());
-        match self.find(&requests::first_created(&prefix)) {
+        let waiting = observer.waiting.clone();
+        let leaders = requests::first_created(&observer.leaders.key);
+        match self.find(&waiting, leaders) {
             Ok((revision, kv)) => {
                 let leader = kv.as_ref().map(|kv| kv.key.clone());
                 self.waits.set_leader(at, leader, revision);
@@ -505,9 +527,9 @@ impl Services {
                     self.tell(net, at, revision, kv);
                 }
             }
-            Err(status) => {
+            Err(_) => {
                 self.waits.remove(waiting.call);
-                self.refuse(net, &waiting, status);
+                self.refuse(net, &waiting, SILENCE);
             }
         }
     }
@@ -517,7 +539,7 @@ impl Services {
         let Some(observer) = self.waits.observer(at) else {
             return;
         };
-        let waiting = observer.waiting;
+        let waiting = observer.waiting.clone();
         let response = v3electionpb::LeaderResponse {
             header,
             kv: Some(kv),
@@ -546,7 +568,7 @@ impl Services {
                     _ => {}
                 },
                 Wake::Turn(contender) => {
-                    let waiting = contender.waiting;
+                    let waiting = contender.waiting.clone();
                     if let Err(status) = self.await_turn(net, contender) {
                         self.refuse(net, &waiting, status);
                     }
@@ -595,10 +617,10 @@ impl Services {
     pub(super) fn drain_waits(&mut self, net: &mut Net) {
         for wait in self.waits.drain() {
             let waiting = match &wait {
-                Wait::Turn { contender, .. } => contender.waiting,
-                Wait::Observer(observer) => observer.waiting,
+                Wait::Turn { contender, .. } => &contender.waiting,
+                Wait::Observer(observer) => &observer.waiting,
             };
-            self.refuse(net, &waiting, Error::Stopped);
+            self.refuse(net, waiting, Error::Stopped);
         }
     }
 }

@@ -11,10 +11,11 @@ use api::pb::etcdserverpb as pb;
 use api::{Code, Error, Status};
 use bytes::Bytes;
 use prost::Message;
-use state::Renewal;
+use state::{LeaseRenewal, Renewal};
 
 use super::pending::{Pending, Waiting};
 use super::{Services, decode};
+use crate::auth::Credentials;
 use crate::drive::entry;
 use crate::drive::post::token;
 use crate::front::{CallId, Net};
@@ -29,6 +30,8 @@ pub(super) struct KeepAlives(HashMap<CallId, Stream>);
 
 struct Stream {
     waiting: Waiting,
+    /// Looked at for each request.
+    credentials: Credentials,
     /// Leases whose requests came and were not looked at yet.
     queue: VecDeque<i64>,
     /// The lease of the request that waits for something.
@@ -50,9 +53,11 @@ enum Served {
 }
 
 impl KeepAlives {
-    pub(super) fn open(&mut self, waiting: Waiting) {
+    pub(super) fn open(&mut self, waiting: Waiting, credentials: Credentials) {
+        let call = waiting.call;
         let stream = Stream {
             waiting,
+            credentials,
             queue: VecDeque::new(),
             under_way: None,
             broken: None,
@@ -60,7 +65,12 @@ impl KeepAlives {
             is_blocked: false,
             is_held: false,
         };
-        self.0.insert(waiting.call, stream);
+        self.0.insert(call, stream);
+    }
+
+    /// What the stream showed.
+    pub(super) fn credentials(&mut self, call: CallId) -> Option<&mut Credentials> {
+        self.0.get_mut(&call).map(|stream| &mut stream.credentials)
     }
 }
 
@@ -169,7 +179,12 @@ impl Services {
 
     /// The member stops: these streams have no end of their own.
     pub(super) fn keep_alive_drain(&mut self, net: &mut Net) {
-        let all: Vec<Waiting> = self.keep_alives.0.values().map(|one| one.waiting).collect();
+        let all: Vec<Waiting> = self
+            .keep_alives
+            .0
+            .values()
+            .map(|one| one.waiting.clone())
+            .collect();
         for waiting in all {
             self.keep_alive_end(net, &waiting, Error::Stopped.into());
         }
@@ -187,7 +202,7 @@ impl Services {
             let Some(stream) = self.keep_alives.0.get_mut(&call) else {
                 return;
             };
-            let waiting = stream.waiting;
+            let mut waiting = stream.waiting.clone();
             if stream.under_way.is_some() || stream.is_blocked {
                 if !std::mem::replace(&mut stream.is_held, true) {
                     net.hold(call);
@@ -204,10 +219,14 @@ impl Services {
                 }
                 return;
             };
+            if self.shared.view.auth_stamp() != 0 {
+                let credentials = stream.credentials.clone();
+                waiting.who = self.sender(&credentials);
+            }
             let served = if self.shared.status.is_sole_leader() {
                 self.renew(net, &waiting, id)
             } else {
-                let slot = self.slots.insert(Pending::KeepAlive(waiting));
+                let slot = self.slots.insert(Pending::KeepAlive(waiting.clone()));
                 self.reads.push(token(self.thread, slot));
                 Served::Waits
             };
@@ -235,6 +254,9 @@ impl Services {
     /// after the request had arrived, even when its revocation was just applied and the clock has
     /// not been told yet.
     fn renew(&mut self, net: &mut Net, waiting: &Waiting, id: i64) -> Served {
+        if let Err(status) = self.authorise(waiting, LeaseRenewal(id)) {
+            return Served::Failed(status);
+        }
         let revision = self.shared.view.revision();
         let ttl = match self.shared.view.lease_ttl(id) {
             None => 0,
@@ -243,9 +265,9 @@ impl Services {
                 // The clock has not been told of it yet, and will start it later than now.
                 Renewal::Unknown => granted,
                 Renewal::Expired => return Served::Waits,
-                Renewal::Checkpointed => return self.take_back_checkpoint(*waiting, id),
+                Renewal::Checkpointed => return self.take_back_checkpoint(waiting.clone(), id),
                 Renewal::NotLeader => {
-                    let slot = self.slots.insert(Pending::Renewal(*waiting));
+                    let slot = self.slots.insert(Pending::Renewal(waiting.clone()));
                     let token = token(self.thread, slot);
                     self.shared.peers.push(ToPeers::Renew { id, token });
                     return Served::Waits;

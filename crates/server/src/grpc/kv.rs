@@ -5,7 +5,7 @@ use std::time::Instant;
 use api::pb::etcdserverpb as pb;
 use api::{Status, validate};
 use bytes::Bytes;
-use state::{RangeAnswer, Reply, quota};
+use state::{Authorised, RangeAnswer, Reply, Root, quota};
 
 use super::pending::{Pending, Read, Waiting};
 use super::{Services, decode, refused};
@@ -39,10 +39,11 @@ impl Services {
         &mut self,
         net: &mut Net,
         waiting: &Waiting,
-        request: &pb::RangeRequest,
+        request: pb::RangeRequest,
     ) -> Result<(), Status> {
+        let request = self.authorise(waiting, request)?;
         let begin = Instant::now();
-        let answer = self.shared.view.range(request);
+        let answer = self.shared.view.range(&request);
         self.times.range(answer.is_ok(), begin.elapsed());
         self.time_request(net, waiting, answer.is_ok());
         let mut answer = answer.map_err(refused)?;
@@ -99,9 +100,10 @@ impl Services {
         &mut self,
         net: &mut Net,
         waiting: &Waiting,
-        request: &pb::TxnRequest,
+        request: pb::TxnRequest,
     ) -> Result<(), Status> {
-        let reply = self.shared.view.txn(request);
+        let request = self.authorise(waiting, request)?;
+        let reply = self.shared.view.txn(&request);
         let took = net.now().saturating_duration_since(waiting.begun);
         self.times.read_txn(reply.is_ok(), took);
         let reply = reply.map_err(refused)?;
@@ -109,7 +111,12 @@ impl Services {
         Ok(())
     }
 
-    pub(super) fn compact(&mut self, waiting: Waiting, message: Bytes) -> Result<(), Status> {
+    pub(super) fn compact(
+        &mut self,
+        _: &Authorised<Root>,
+        waiting: Waiting,
+        message: Bytes,
+    ) -> Result<(), Status> {
         let request: pb::CompactionRequest = decode(message.clone())?;
         self.propose(waiting, entry::COMPACTION, &message, |waiting| {
             if request.physical {

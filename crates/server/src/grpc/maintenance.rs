@@ -9,6 +9,7 @@ use api::pb::membershippb::DowngradeInfoSetRequest;
 use api::{Code, Error, Status};
 use bytes::Bytes;
 use prost::Message;
+use state::{Authorised, Root};
 
 use super::pending::{DowngradeWish, Pending, Read, Waiting};
 use super::{Services, decode};
@@ -34,10 +35,12 @@ impl Services {
     ) -> Result<(), Status> {
         let request: pb::AlarmRequest = decode(message.clone())?;
         if request.action == AlarmAction::Get as i32 {
+            self.user(&waiting)?;
             // A read needs no entry in the log.
             self.read(net, waiting, Read::Alarms(request.alarm), false);
             return Ok(());
         }
+        self.root(&waiting)?;
         self.propose(waiting, entry::ALARM, &message, Pending::Write)
     }
 
@@ -55,21 +58,26 @@ impl Services {
         Ok(())
     }
 
-    pub(super) fn status(&mut self, net: &mut Net, waiting: Waiting) -> Result<(), Status> {
+    pub(super) fn status(&mut self, net: &mut Net, waiting: &Waiting) -> Result<(), Status> {
+        self.user(waiting)?;
         let response = self.shared.status_response();
-        self.send_message(net, &waiting, &response);
+        self.send_message(net, waiting, &response);
         Ok(())
     }
 
-    pub(super) fn hash(&mut self, waiting: Waiting) -> Result<(), Status> {
+    pub(super) fn hash(&mut self, _: &Authorised<Root>, waiting: Waiting) {
         let slot = self.slots.insert(Pending::Answer(waiting));
         self.shared
             .hashing
             .push(ToHash::All(token(self.thread, slot)));
-        Ok(())
     }
 
-    pub(super) fn hash_kv(&mut self, waiting: Waiting, message: &Bytes) -> Result<(), Status> {
+    pub(super) fn hash_kv(
+        &mut self,
+        _: &Authorised<Root>,
+        waiting: Waiting,
+        message: &Bytes,
+    ) -> Result<(), Status> {
         let request: pb::HashKvRequest = decode(message.clone())?;
         let slot = self.slots.insert(Pending::Answer(waiting));
         let token = token(self.thread, slot);
@@ -80,7 +88,12 @@ impl Services {
         Ok(())
     }
 
-    pub(super) fn defragment(&mut self, waiting: Waiting, message: &Bytes) -> Result<(), Status> {
+    pub(super) fn defragment(
+        &mut self,
+        _: &Authorised<Root>,
+        waiting: Waiting,
+        message: &Bytes,
+    ) -> Result<(), Status> {
         let _: pb::DefragmentRequest = decode(message.clone())?;
         let slot = self.slots.insert(Pending::Answer(waiting));
         let token = token(self.thread, slot);
@@ -90,6 +103,7 @@ impl Services {
 
     pub(super) fn downgrade(
         &mut self,
+        _: &Authorised<Root>,
         net: &mut Net,
         waiting: Waiting,
         message: &Bytes,
@@ -148,9 +162,12 @@ impl Services {
             ver,
         };
         let request = request.encode_to_vec();
-        self.propose(*waiting, entry::DOWNGRADE_INFO_SET, &request, |waiting| {
-            Pending::Downgrade(waiting, version)
-        })
+        self.propose(
+            waiting.clone(),
+            entry::DOWNGRADE_INFO_SET,
+            &request,
+            |waiting| Pending::Downgrade(waiting, version),
+        )
     }
 
     fn check_downgrade(&self, target: (u64, u64)) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use api::pb::etcdserverpb as pb;
 use api::{Error, Status, url};
 use bytes::Bytes;
 use node::machine::MemberChange;
+use state::{Authorised, Root};
 
 use super::pending::{Pending, Read, Waiting};
 use super::{Services, decode};
@@ -32,6 +33,7 @@ impl Services {
         net: &mut Net,
         waiting: &Waiting,
     ) -> Result<(), Status> {
+        self.user(waiting)?;
         let members = self.shared.view.members();
         // The cluster service never fills in a revision.
         let response = pb::MemberListResponse {
@@ -60,6 +62,7 @@ impl Services {
         };
         let added = Some(Box::new(member.to_message()));
         self.change_members(
+            &self.root(&waiting)?,
             MemberChange::Add(member),
             Pending::Reconfigure(waiting, added),
         );
@@ -73,7 +76,8 @@ impl Services {
     ) -> Result<(), Status> {
         let request: pb::MemberRemoveRequest = decode(message.clone())?;
         let change = MemberChange::Remove(MemberId(request.id));
-        self.change_members(change, Pending::Reconfigure(waiting, None));
+        let root = self.root(&waiting)?;
+        self.change_members(&root, change, Pending::Reconfigure(waiting, None));
         Ok(())
     }
 
@@ -87,7 +91,8 @@ impl Services {
             id: MemberId(request.id),
             peer_urls: request.peer_ur_ls,
         };
-        self.change_members(change, Pending::Reconfigure(waiting, None));
+        let root = self.root(&waiting)?;
+        self.change_members(&root, change, Pending::Reconfigure(waiting, None));
         Ok(())
     }
 
@@ -98,11 +103,13 @@ impl Services {
     ) -> Result<(), Status> {
         let request: pb::MemberPromoteRequest = decode(message.clone())?;
         let id = MemberId(request.id);
-        self.change_members(MemberChange::Promote(id), Pending::Promote(waiting, id));
+        let root = self.root(&waiting)?;
+        let pending = Pending::Promote(waiting, id);
+        self.change_members(&root, MemberChange::Promote(id), pending);
         Ok(())
     }
 
-    fn change_members(&mut self, change: MemberChange, pending: Pending) {
+    fn change_members(&mut self, _: &Authorised<Root>, change: MemberChange, pending: Pending) {
         let slot = self.slots.insert(pending);
         let change = self.shared.reconfigure(change, token(self.thread, slot));
         self.shared.core.push(ToCore::Reconfigure(Box::new(change)));
@@ -121,12 +128,20 @@ impl Services {
 
     /// Leaves a promotion to the leader.
     pub(super) fn forward_promotion(&mut self, waiting: Waiting, id: MemberId) {
+        let bearer = waiting.who.bearer();
         let slot = self.slots.insert(Pending::Answer(waiting));
         let token = token(self.thread, slot);
-        self.shared.peers.push(ToPeers::Promote { id, token });
+        self.shared
+            .peers
+            .push(ToPeers::Promote { id, token, bearer });
     }
 
-    pub(super) fn move_leader(&mut self, waiting: Waiting, message: &Bytes) -> Result<(), Status> {
+    pub(super) fn move_leader(
+        &mut self,
+        _: &Authorised<Root>,
+        waiting: Waiting,
+        message: &Bytes,
+    ) -> Result<(), Status> {
         let request: pb::MoveLeaderRequest = decode(message.clone())?;
         let slot = self.slots.insert(Pending::Answer(waiting));
         self.shared.core.push(ToCore::MoveLeader {

@@ -120,6 +120,7 @@ fn operation(rpc: Rpc) -> Option<&'static str> {
         "/etcdserverpb.Maintenance/Downgrade" => "DowngradeInfoSet",
         "/etcdserverpb.Auth/AuthEnable" => "AuthEnable",
         "/etcdserverpb.Auth/AuthDisable" => "AuthDisable",
+        "/etcdserverpb.Auth/AuthStatus" => "AuthStatus",
         "/etcdserverpb.Auth/Authenticate" => "Authenticate",
         "/etcdserverpb.Auth/UserAdd" => "AuthUserAdd",
         "/etcdserverpb.Auth/UserDelete" => "AuthUserDelete",

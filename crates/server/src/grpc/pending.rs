@@ -3,19 +3,24 @@
 use api::ids::MemberId;
 use std::time::Instant;
 
-use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, Member, RangeRequest, TxnRequest};
+use api::pb::etcdserverpb::{
+    AuthenticateRequest, LeaseTimeToLiveRequest, Member, RangeRequest, TxnRequest,
+};
 use bytes::Bytes;
 use slab::Slab;
 
+use super::auth::{Login, NewPassword};
 use super::concurrency::Contender;
+use super::identity::Stranger;
 use super::method::Rpc;
 use super::snapshot::Place;
+use crate::auth::Who;
 use crate::front::CallId;
 use crate::metrics::Method as Meter;
 use crate::trace::Begun;
 
 /// A call that was not answered yet.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Waiting {
     pub(super) call: CallId,
     pub(super) rpc: Rpc,
@@ -26,6 +31,8 @@ pub(super) struct Waiting {
     pub(super) request_bytes: u32,
     /// Its span, when it is traced.
     pub(super) span: Option<Begun>,
+    /// Who calls; nobody while authentication is off.
+    pub(super) who: Who,
 }
 
 /// A read, to be served when it may be.
@@ -43,6 +50,8 @@ pub(super) enum Read {
     /// Who leads under a prefix.
     Leader(Bytes),
     Observe(Bytes),
+    /// Who the users are, for one who wants a token.
+    Authenticate(AuthenticateRequest),
 }
 
 /// What is asked about a downgrade, with the target's `(major, minor)`.
@@ -74,6 +83,19 @@ pub(super) enum Pending {
     Answer(Waiting),
     /// A call of Lock or Election on its way.
     Contender(Box<Contender>),
+    /// Asked of the leader: the time that a lease has left, and its keys.
+    LeaseKeys(Waiting),
+    /// Its caller is not known yet.
+    Stranger(Waiting, Box<Stranger>),
+    StrangerStream(Waiting),
+    /// Waits for a password to be hashed.
+    Hash(Waiting, Box<NewPassword>),
+    /// Waits for a password to be compared.
+    Login(Waiting, Box<Login>),
+    /// Waits for the entry of a login.
+    LoggedIn(Waiting, Box<Login>),
+    /// Waits for a token; the revision of the answer's header.
+    Sign(Waiting, i64),
     /// Waits for an image of the database.
     Snapshot(Waiting, Place),
 }
@@ -90,6 +112,13 @@ impl Pending {
             | Pending::Reconfigure(waiting, _)
             | Pending::Promote(waiting, _)
             | Pending::Downgrade(waiting, _)
+            | Pending::LeaseKeys(waiting)
+            | Pending::Stranger(waiting, _)
+            | Pending::StrangerStream(waiting)
+            | Pending::Hash(waiting, _)
+            | Pending::Login(waiting, _)
+            | Pending::LoggedIn(waiting, _)
+            | Pending::Sign(waiting, _)
             | Pending::Answer(waiting) => waiting,
             Pending::Contender(contender) => &contender.waiting,
         }

@@ -49,10 +49,11 @@ impl Services {
         &mut self,
         net: &mut Net,
         waiting: &Waiting,
-        request: &pb::RangeRequest,
+        request: pb::RangeRequest,
     ) -> Result<(), Status> {
+        let request = self.authorise(waiting, request)?;
         let begin = Instant::now();
-        let parts = self.shared.view.range_parts(request);
+        let parts = self.shared.view.range_parts(&request);
         self.times.range(parts.is_ok(), begin.elapsed());
         let parts = parts.map_err(refused)?;
         self.shared.metrics.ranges.inc();

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use node::machine::Token;
 use prost::Message;
 use sha2::{Digest, Sha256};
+use state::{Authorised, Root};
 use storage::bolt::{Image, ReadTx};
 
 use super::pending::{Pending, Waiting};
@@ -65,7 +66,12 @@ struct Lent {
 }
 
 impl Services {
-    pub(super) fn snapshot(&mut self, waiting: Waiting, message: &Bytes) -> Result<(), Status> {
+    pub(super) fn snapshot(
+        &mut self,
+        _: &Authorised<Root>,
+        waiting: Waiting,
+        message: &Bytes,
+    ) -> Result<(), Status> {
         let _: pb::SnapshotRequest = decode(message.clone())?;
         let Some(place) = Place::take(&self.shared) else {
             return Err(Error::TooManyRequests.into());

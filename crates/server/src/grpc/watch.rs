@@ -14,6 +14,7 @@
 mod deliver;
 mod matcher;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +26,12 @@ use api::{Code, Error, Status};
 use bytes::Bytes;
 use prost::Message;
 use slab::Slab;
+use state::Authorised;
 
 use self::deliver::Round;
 use self::matcher::{Keys, Matcher, WatcherId};
 use super::decode;
+use crate::auth::{Credentials, Who};
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::front::{CallId, Mailbox, Net};
@@ -60,7 +63,8 @@ enum Progress {
 struct Watcher {
     stream: usize,
     id: i64,
-    keys: Keys,
+    /// What it may see was decided when it was created, and stays so, as in etcd.
+    keys: Authorised<Keys>,
     /// As asked for; 0 for "from now on".
     start: i64,
     /// The cursor: nothing before this revision is due.
@@ -84,6 +88,8 @@ struct Stream {
     /// The next id to give to a watcher without one.
     next_id: i64,
     needs_leader: bool,
+    /// Looked at for each watcher that is created.
+    credentials: Credentials,
     /// So much is queued on it that nothing may be added.
     choked: bool,
     parked: Vec<WatcherId>,
@@ -165,7 +171,13 @@ impl Hub {
         }
     }
 
-    pub(super) fn open(&mut self, net: &Net, call: CallId, needs_leader: bool) {
+    pub(super) fn open(
+        &mut self,
+        net: &Net,
+        call: CallId,
+        needs_leader: bool,
+        credentials: Credentials,
+    ) {
         let begun = net.now();
         let notify_at = net.now() + self.interval();
         let stream = self.streams.insert(Stream {
@@ -174,6 +186,7 @@ impl Hub {
             watchers: BTreeMap::new(),
             next_id: 0,
             needs_leader,
+            credentials,
             choked: false,
             parked: Vec::new(),
             behind: 0,
@@ -187,6 +200,12 @@ impl Hub {
     /// Whether a call is a watch stream.
     pub(super) fn has(&self, call: CallId) -> bool {
         self.by_call.contains_key(&call)
+    }
+
+    /// What the stream showed.
+    pub(super) fn credentials(&mut self, call: CallId) -> Option<&mut Credentials> {
+        let stream = *self.by_call.get(&call)?;
+        Some(&mut self.streams[stream].credentials)
     }
 
     /// The interval of notifications, and up to a tenth of it more.
@@ -224,20 +243,22 @@ impl Hub {
     fn create(&mut self, net: &mut Net, stream: usize, request: &pb::WatchCreateRequest) {
         self.start_following();
         let now = self.shared.view.tail(i64::MAX);
-        let refusal = self.check(stream, request);
         let mut response = pb::WatchResponse {
             header: Some(self.shared.header().message(now.revision)),
             created: true,
             ..Default::default()
         };
-        if let Some(reason) = refusal {
-            response.watch_id = NO_ID;
-            response.canceled = true;
-            response.cancel_reason = reason.to_owned();
-            self.send(net, stream, &response);
-            self.stop_watching_if_idle();
-            return;
-        }
+        let keys = match self.check(stream, request) {
+            Ok(keys) => keys,
+            Err(reason) => {
+                response.watch_id = NO_ID;
+                response.canceled = true;
+                response.cancel_reason = reason.into_owned();
+                self.send(net, stream, &response);
+                self.stop_watching_if_idle();
+                return;
+            }
+        };
         let id = self.id_for(stream, request.watch_id);
         response.watch_id = id;
         self.send(net, stream, &response);
@@ -256,7 +277,7 @@ impl Hub {
         let watcher = Watcher {
             stream,
             id,
-            keys: keys_of(request),
+            keys,
             start,
             next,
             progress: Progress::Synced,
@@ -271,25 +292,43 @@ impl Hub {
         self.add(watcher, progress);
     }
 
-    /// Why a watcher is refused, if it is.
-    fn check(&self, stream: usize, request: &pb::WatchCreateRequest) -> Option<&'static str> {
+    /// What a watcher may watch, or why it is refused.
+    fn check(
+        &self,
+        stream: usize,
+        request: &pb::WatchCreateRequest,
+    ) -> Result<Authorised<Keys>, Cow<'static, str>> {
         if request.start_revision < 0 {
-            return Some(Error::Compacted.message());
+            return Err(Error::Compacted.message().into());
         }
-        let keys = keys_of(request);
-        if let Keys::Range(begin, Some(end)) = &keys
+        let keys = self.authorise(stream, keys_of(request))?;
+        if let Keys::Range(begin, Some(end)) = &*keys
             && begin >= end
         {
-            return Some(EMPTY_RANGE);
+            return Err(EMPTY_RANGE.into());
         }
         let id = request.watch_id;
         if id != 0 && self.streams[stream].watchers.contains_key(&id) {
-            return Some(DUPLICATE_ID);
+            return Err(DUPLICATE_ID.into());
         }
-        if self.bytes + WATCHER_BYTES + keys.len() > WATCHERS_BYTES_MAX {
-            return Some(Error::TooManyRequests.message());
+        if self.bytes + WATCHER_BYTES + matcher::len(&keys) > WATCHERS_BYTES_MAX {
+            return Err(Error::TooManyRequests.message().into());
         }
-        None
+        Ok(keys)
+    }
+
+    /// Asks for the caller as the stream's credentials name it now.
+    fn authorise(&self, stream: usize, keys: Keys) -> Result<Authorised<Keys>, Cow<'static, str>> {
+        let who = match self.shared.view.auth_stamp() {
+            0 => Who::Nobody,
+            _ => {
+                let who = self.shared.auth.identify(&self.streams[stream].credentials);
+                who.unwrap_or(Who::Impostor)
+            }
+        };
+        let caller = who.caller();
+        let authorised = caller.and_then(|caller| self.shared.view.authorise(caller, keys));
+        authorised.map_err(|error| Cow::Owned(go_status(error)))
     }
 
     fn id_for(&mut self, stream: usize, asked: i64) -> i64 {
@@ -305,7 +344,7 @@ impl Hub {
     }
 
     fn add(&mut self, watcher: Watcher, progress: Progress) {
-        self.bytes += WATCHER_BYTES + watcher.keys.len();
+        self.bytes += WATCHER_BYTES + matcher::len(&watcher.keys);
         self.shared.metrics.watchers.add(1);
         let (stream, id, next) = (watcher.stream, watcher.id, watcher.next);
         let notified = usize::from(watcher.notify);
@@ -370,7 +409,7 @@ impl Hub {
         self.move_to(at, Progress::Synced, next);
         let watcher = self.watchers.remove(at as usize);
         self.matcher.remove(&watcher.keys, at);
-        self.bytes -= WATCHER_BYTES + watcher.keys.len();
+        self.bytes -= WATCHER_BYTES + matcher::len(&watcher.keys);
         self.shared.metrics.watchers.add(-1);
         let stream = &mut self.streams[watcher.stream];
         stream.watchers.remove(&watcher.id);
@@ -566,6 +605,16 @@ impl Hub {
             self.end(net, stream, Error::NoLeader.into());
         }
     }
+}
+
+/// A refusal as Go prints a status.
+fn go_status(error: Error) -> String {
+    let code = match error {
+        Error::InvalidAuthToken => "Unauthenticated",
+        Error::AuthOldRevision | Error::UserEmpty => "InvalidArgument",
+        _ => "PermissionDenied",
+    };
+    format!("rpc error: code = {code} desc = {error}")
 }
 
 /// What a request watches: its bytes are copied, so that they keep nothing else alive.

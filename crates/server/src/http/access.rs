@@ -30,7 +30,7 @@ impl Access {
     /// Refuses unencrypted requests under a foreign name: a web page whose name was bound to
     /// this machine's address must not reach the store.
     pub(super) fn refusal(&self, request: &Request) -> Option<Answer> {
-        let hosts = self.hosts.as_ref().filter(|_| !request.secure)?;
+        let hosts = self.hosts.as_ref().filter(|_| !request.channel.secure)?;
         let host = match request.headers.get(HOST) {
             Some(value) => value.to_str().unwrap_or_default(),
             None => request

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 
-use super::{Answer, Listener, Request, RequestBody, Server, Stream, Tail};
+use super::connection::has_name;
+use super::{Answer, Channel, Listener, Request, RequestBody, Server, Stream, Tail};
 use crate::front::{Bridge, BridgeReply, BridgeRequest, Foreign, Socket};
 
 /// What one answer may have on its way to its client.
@@ -105,7 +106,10 @@ fn convert(request: &BridgeRequest) -> Option<Request> {
     let pseudo = |name: &str| request.field(name);
     let method = Method::from_bytes(pseudo(":method")?).ok()?;
     let uri = Uri::from_maybe_shared(pseudo(":path")?.clone()).ok()?;
-    let secure = pseudo(":scheme").is_some_and(|scheme| scheme == "https");
+    let channel = Channel {
+        secure: pseudo(":scheme").is_some_and(|scheme| scheme == "https"),
+        named: has_name(request.identity.as_deref()),
+    };
     let mut headers = HeaderMap::new();
     if let Some(authority) = pseudo(":authority") {
         headers.insert(http::header::HOST, HeaderValue::from_bytes(authority).ok()?);
@@ -122,7 +126,7 @@ fn convert(request: &BridgeRequest) -> Option<Request> {
         method,
         uri,
         headers,
-        secure,
+        channel,
     })
 }
 
@@ -146,11 +150,15 @@ mod tests {
             field("origin", "http://b"),
         ];
         let request = convert(&BridgeRequest {
+            identity: None,
             fields,
             body: Bytes::new(),
         })
         .unwrap();
-        assert_eq!((request.method, request.secure), (Method::GET, true));
+        assert_eq!(
+            (request.method, request.channel.secure),
+            (Method::GET, true)
+        );
         assert_eq!(
             (request.uri.path(), request.uri.query()),
             ("/readyz", Some("verbose"))
@@ -160,6 +168,7 @@ mod tests {
         let fields = vec![field(":method", "GET"), field(":path", " ")];
         assert!(
             convert(&BridgeRequest {
+                identity: None,
                 fields,
                 body: Bytes::new()
             })

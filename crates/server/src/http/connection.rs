@@ -22,7 +22,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 use super::body::{Afterwards, Upgrade};
-use super::{Answer, Listener, Request, RequestBody, Routes, Tail, error};
+use super::{Answer, Channel, Listener, Request, RequestBody, Routes, Tail, error};
 use crate::front;
 use crate::tls::{self, Credentials, Session};
 
@@ -130,9 +130,15 @@ impl Server {
 
     /// Serves a client connection from which `read` was read already. Called by net threads.
     pub fn serve(&self, stream: Stream, read: Vec<u8>, place: Option<front::Place>) {
-        let secure = matches!(stream, Stream::Secure(..));
+        let channel = match &stream {
+            Stream::Secure(_, session) => Channel {
+                secure: true,
+                named: has_name(tls::identity(session).as_deref()),
+            },
+            _ => Channel::default(),
+        };
         let held = (Place::of(&self.open), place);
-        self.spawn(Listener::Client, secure, held, async move {
+        self.spawn(Listener::Client, channel, held, async move {
             let socket = stream.open()?;
             Ok(Box::new(Rewound {
                 read,
@@ -143,7 +149,10 @@ impl Server {
     }
 
     fn serve_metrics(&self, stream: TcpStream, address: IpAddr, tls: Option<Arc<Credentials>>) {
-        let secure = tls.is_some();
+        let channel = Channel {
+            secure: tls.is_some(),
+            named: false,
+        };
         let Some(place) = Place::of(&self.open_metrics).within(METRICS_CONNECTIONS_MAX) else {
             tracing::warn!(
                 limit = METRICS_CONNECTIONS_MAX,
@@ -151,7 +160,7 @@ impl Server {
             );
             return;
         };
-        self.spawn(Listener::Metrics, secure, place, async move {
+        self.spawn(Listener::Metrics, channel, place, async move {
             stream.set_nodelay(true)?;
             match tls {
                 None => Ok(Box::new(stream) as Box<dyn Socket>),
@@ -164,7 +173,7 @@ impl Server {
     fn spawn(
         &self,
         listener: Listener,
-        secure: bool,
+        channel: Channel,
         held: impl Send + 'static,
         open: impl Future<Output = io::Result<Box<dyn Socket>>> + Send + 'static,
     ) {
@@ -173,7 +182,7 @@ impl Server {
         self.handle.spawn(async move {
             let _held = held;
             match open.await {
-                Ok(socket) => converse(socket, routes, listener, secure, stop).await,
+                Ok(socket) => converse(socket, routes, listener, channel, stop).await,
                 // The peer is gone already, or the process is out of descriptors.
                 Err(error) => tracing::debug!(%error, "HTTP connection lost before it was served"),
             }
@@ -318,11 +327,16 @@ async fn secured(
     Ok(Box::new(stream))
 }
 
+/// Whether a certificate says who its owner is.
+pub(super) fn has_name(identity: Option<&tls::Identity>) -> bool {
+    identity.is_some_and(|identity| !identity.common_name.is_empty())
+}
+
 async fn converse(
     socket: Box<dyn Socket>,
     routes: Arc<Routes>,
     listener: Listener,
-    secure: bool,
+    channel: Channel,
     mut stop: watch::Receiver<bool>,
 ) {
     let afterwards = Afterwards::default();
@@ -341,7 +355,7 @@ async fn converse(
                 method: parts.method,
                 uri: parts.uri,
                 headers: parts.headers,
-                secure,
+                channel,
             };
             let tail = Tail {
                 body: RequestBody::Connection(body),

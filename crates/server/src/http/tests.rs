@@ -27,6 +27,10 @@ impl MemberView for Stub {
         (!self.undecided).then(|| "3.7.0".into())
     }
 
+    fn is_auth_on(&self) -> bool {
+        false
+    }
+
     fn storage_version(&self) -> Option<String> {
         (!self.undecided).then(|| "3.7.0".into())
     }
@@ -431,7 +435,7 @@ fn a_read_that_hangs_is_given_up() {
         method: Method::GET,
         uri: Uri::from_static("/health"),
         headers: HeaderMap::new(),
-        secure: false,
+        channel: Channel::default(),
     };
     let (status, body) = runtime.unwrap().block_on(async {
         let tail = Tail::of(RequestBody::Whole(Bytes::new()));

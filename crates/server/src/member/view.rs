@@ -67,6 +67,10 @@ impl MemberView for Probe {
         self.shared.view.alarms(0).iter().map(kind).collect()
     }
 
+    fn is_auth_on(&self) -> bool {
+        self.shared.view.auth_stamp() != 0
+    }
+
     fn leader(&self) -> Option<MemberId> {
         self.shared.status.leader()
     }
@@ -81,16 +85,8 @@ impl MemberView for Probe {
                 let confirmed = self.shared.confirm().await;
                 confirmed.map_err(|error| error.to_string())?;
             }
-            let request = pb::RangeRequest {
-                key: "health".into(),
-                limit: 1,
-                keys_only: true,
-                ..Default::default()
-            };
-            match self.shared.view.range(&request) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            }
+            let probed = self.shared.view.probe();
+            probed.map_err(|error| error.to_string())
         })
     }
 

@@ -22,7 +22,7 @@ pub(super) async fn answer(net: &Arc<Net>, request: Request<Incoming>, path: &st
         "/members/hashkv" => hash_kv(net, request).await,
         "/downgrade/enabled" => downgrade_enabled(net, request.method()).await,
         path => match path.strip_prefix("/members/promote/") {
-            Some(id) => promote::serve(net, request.method(), id).await,
+            Some(id) => promote::serve(net, &request, id).await,
             None => plain::not_found(),
         },
     }

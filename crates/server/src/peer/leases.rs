@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use node::machine::Token;
 use prost::Message;
-use state::Renewal;
+use state::{Authorised, LeaseKeys, Renewal};
 use tokio::time::{Instant, sleep};
 
 use super::client::{Client, head, whole};
@@ -149,9 +149,14 @@ async fn own_answer(net: &Arc<Net>, path: &str, body: &Bytes) -> Result<Vec<u8>,
     let request = request.lease_time_to_live_request.unwrap_or_default();
     confirm(net).await?;
     let view = &net.shared.view;
-    let lease = view
-        .lease(request.id, request.keys)
-        .ok_or(Refused::NotFound)?;
+    let lease = view.lease(request.id).ok_or(Refused::NotFound)?;
+    let mut keys = Vec::new();
+    if request.keys {
+        let asked = Authorised::by_member(LeaseKeys(request.id));
+        keys = view
+            .lease_keys(&asked)
+            .map_err(|error| Refused::Other(error.message().to_owned()))?;
+    }
     let Left::Seconds(ttl) = net.shared.lessor.left(&lease) else {
         return Err(not_primary());
     };
@@ -160,7 +165,7 @@ async fn own_answer(net: &Arc<Net>, path: &str, body: &Bytes) -> Result<Vec<u8>,
         id: request.id,
         ttl,
         granted_ttl: lease.ttl,
-        keys: lease.keys.into_iter().map(Bytes::from).collect(),
+        keys,
     };
     let response = leasepb::LeaseInternalResponse {
         lease_time_to_live_response: Some(response),

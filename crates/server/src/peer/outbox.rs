@@ -5,6 +5,7 @@ use std::task::{Poll, Waker};
 
 use api::ids::MemberId;
 use api::pb::etcdserverpb::LeaseTimeToLiveRequest;
+use bytes::Bytes;
 use node::machine::Token;
 use node::member::Outgoing;
 use node::raft::Message;
@@ -29,6 +30,8 @@ pub(crate) enum ToPeers {
     Promote {
         id: MemberId,
         token: Token,
+        /// What the client showed.
+        bearer: Option<Bytes>,
     },
 }
 

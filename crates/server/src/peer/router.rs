@@ -27,8 +27,8 @@ pub(super) async fn run(net: &Arc<Net>) {
                 ToPeers::TimeToLive(request, token) => {
                     tokio::spawn(leases::time_to_live(Arc::clone(net), request, token));
                 }
-                ToPeers::Promote { id, token } => {
-                    tokio::spawn(promote::forward(Arc::clone(net), id, token));
+                ToPeers::Promote { id, token, bearer } => {
+                    tokio::spawn(promote::forward(Arc::clone(net), id, token, bearer));
                 }
                 ToPeers::AskVersions => {
                     tokio::spawn(versions::ask(Arc::clone(net)));

@@ -109,9 +109,8 @@ pub fn check_key(view: &state::View, key: &[u8], truth: &Truth) -> Result<(), Br
         key: key.to_vec().into(),
         ..Default::default()
     };
-    let answer = view
-        .range(&request)
-        .map_err(|error| broken!("a read fails: {error:?}"))?;
+    let answer =
+        crate::ledger::range(view, request).map_err(|error| broken!("a read fails: {error:?}"))?;
     let found = crate::ledger::items(answer)?;
     let mut wanted = truth.model().at(revision);
     let wanted = wanted.remove(key);

@@ -239,11 +239,16 @@ fn take_role(user: &mut User, role: &str) -> bool {
     user.roles.len() < before
 }
 
+/// Go's decoder does not see line ends.
 fn decode_hash(hashed: &str) -> Result<Bytes, Error> {
+    let bytes = hashed.bytes();
+    let bytes: Vec<u8> = bytes
+        .filter(|byte| !matches!(byte, b'\r' | b'\n'))
+        .collect();
     STANDARD
-        .decode(hashed)
+        .decode(bytes)
         .map(Bytes::from)
-        .map_err(|_| Error::AuthFailed)
+        .map_err(|_| Error::NoPasswordUser)
 }
 
 fn check_name(name: &str) -> Done {

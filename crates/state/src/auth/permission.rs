@@ -7,7 +7,7 @@ use api::pb::authpb::{Role, User};
 
 /// What a request does with keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     Read,
     Write,
 }
@@ -65,10 +65,13 @@ impl Permissions {
         let mut all = Permissions::default();
         let roles = user.roles.iter().filter_map(|role| roles.get(role));
         for permission in roles.flat_map(|role| &role.key_permission) {
-            let interval = (
-                permission.key.to_vec(),
-                end_of(&permission.key, &permission.range_end),
-            );
+            let end = end_of(&permission.key, &permission.range_end);
+            let is_empty = end.as_ref().is_some_and(|end| *end <= permission.key);
+            if permission.key.is_empty() || is_empty {
+                // Releases before 3.5 stored such; etcd finds no key in them either.
+                continue;
+            }
+            let interval = (permission.key.to_vec(), end);
             // A number outside the enumeration was stored and allows nothing.
             let Ok(kind) = Type::try_from(permission.perm_type) else {
                 continue;

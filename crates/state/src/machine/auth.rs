@@ -5,67 +5,46 @@ use api::pb::etcdserverpb as pb;
 use prost::Message;
 
 use super::{Applying, Effect, Outcome};
-use crate::auth::{Caller, Change, Kind, ROOT};
+use crate::auth::{Access, Authorised, Caller, Change, ROOT};
 use crate::command::{AuthCommand, Command};
 use crate::fatal::Fatal;
 use crate::reply::Reply;
 
 impl Applying<'_> {
-    fn caller(&self) -> Caller {
-        Caller {
-            user: self.header.username.clone(),
-            revision: self.header.auth_revision,
-        }
+    /// Whether the caller may do what the command does.
+    pub(super) fn authorise(&self, command: Command) -> Result<Authorised<Command>, Error> {
+        let state = &*self.writing.state;
+        let access = Access {
+            auth: &state.auth,
+            leases: &state.leases,
+            caller: Caller {
+                user: &self.header.username,
+                revision: Some(self.header.auth_revision),
+            },
+        };
+        Authorised::new(access, command)
     }
 
-    /// Whether the caller may do what the command does.
-    pub(super) fn check_permission(&self, command: &Command) -> Result<(), Error> {
-        let state = &*self.writing.state;
-        let (auth, leases) = (&state.auth, &state.leases);
-        if !auth.enabled {
-            return Ok(());
-        }
-        let caller = self.caller();
-        match command {
-            Command::Range(r) => auth.check(&caller, Kind::Read, &r.key, &r.range_end),
-            Command::Put(put) => auth.check_put(&caller, leases, put),
-            Command::DeleteRange(delete) => auth.check_delete(&caller, delete),
-            Command::Txn(txn) => auth.check_txn(&caller, leases, txn),
-            Command::LeaseRevoke(revoke) => auth.check_lease(&caller, leases, revoke.id),
-            Command::Auth(AuthCommand::UserGet(request)) => match auth.check_root(&caller) {
-                Err(_) if request.name == caller.user => Ok(()),
-                checked => checked,
-            },
-            Command::Auth(AuthCommand::RoleGet(request)) => match auth.check_root(&caller) {
-                Err(error) => {
-                    let user = auth.user(&caller.user);
-                    let has = user.is_some_and(|user| user.roles.contains(&request.role));
-                    if has { Ok(()) } else { Err(error) }
-                }
-                Ok(()) => Ok(()),
-            },
-            Command::Auth(AuthCommand::Authenticate(_) | AuthCommand::Status) => Ok(()),
-            Command::Auth(_) => auth.check_root(&caller),
-            _ => Ok(()),
-        }
+    /// Whether a password would be stored of which the entry has no hash.
+    fn is_unhashed(&self, command: &AuthCommand) -> bool {
+        let (password, hash, has_none) = match command {
+            AuthCommand::UserAdd(add) => (&add.password, &add.hashed_password, add.options),
+            AuthCommand::UserChangePassword(change) => {
+                let Some(user) = self.writing.state.auth.user(&change.name) else {
+                    return false;
+                };
+                (&change.password, &change.hashed_password, user.options)
+            }
+            _ => return false,
+        };
+        let has_none = has_none.is_some_and(|options| options.no_password);
+        !has_none && !password.is_empty() && hash.is_empty()
     }
 
     /// Applies a command about authentication.
     pub(super) fn auth(&mut self, command: AuthCommand) -> Result<Outcome, Fatal> {
         let revision_before = self.writing.state.auth.revision;
-        if let AuthCommand::UserAdd(pb::AuthUserAddRequest {
-            password,
-            hashed_password,
-            ..
-        })
-        | AuthCommand::UserChangePassword(pb::AuthUserChangePasswordRequest {
-            password,
-            hashed_password,
-            ..
-        }) = &command
-            && !password.is_empty()
-            && hashed_password.is_empty()
-        {
+        if self.is_unhashed(&command) {
             // Releases before 3.5 log the password itself, and every member hashes it with a
             // salt of its own: that needs a random source, which apply does not have.
             let what = "a password that is not hashed, as releases before 3.5 log it";
@@ -83,9 +62,6 @@ impl Applying<'_> {
             | AuthCommand::RoleList => return Ok(self.auth_read(&command)),
             command => self.auth_change(command),
         };
-        if self.writing.state.auth.enabled && !self.shared.config.serves_auth {
-            return Err(Fatal::AuthNotServed);
-        }
         if self.writing.state.auth.revision != revision_before {
             self.effects.push(Effect::AuthChanged);
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use api::ids::MemberId;
 use parking_lot::{Mutex, RwLock};
@@ -90,7 +90,9 @@ impl Machine {
         let built = Built::new(&reader, &config)?;
         let state = &built.state;
         let log = Log::new(state.revision, state.compacted, Some(reader.clone()));
+        let stamp = state.auth.stamp();
         let lasting = Lasting::new(log, &config);
+        lasting.auth_stamp.store(stamp, Ordering::Relaxed);
         let shared = built.share(reader, lasting, config);
         Ok(Opened {
             view: View::new(shared.clone()),
@@ -119,7 +121,12 @@ impl Built {
 
     /// Begins to be read.
     pub(crate) fn share(self, reader: Reader, lasting: Lasting, config: Config) -> Arc<Shared> {
-        let Lasting { log, counts, quota } = lasting;
+        let Lasting {
+            log,
+            counts,
+            quota,
+            auth_stamp,
+        } = lasting;
         let Built { state, jobs } = self;
         let revision = AtomicI64::new(state.revision);
         Arc::new(Shared {
@@ -132,6 +139,7 @@ impl Built {
             log,
             counts,
             quota,
+            auth_stamp,
             config,
         })
     }
@@ -201,9 +209,6 @@ fn restore_records(reader: &Reader, state: &mut State, config: &Config) -> Resul
         state.members.restore_removed(key)
     })?;
     state.auth = Auth::restore(reader)?;
-    if state.auth.enabled && !config.serves_auth {
-        return Err(Fatal::AuthNotServed);
-    }
     scan(reader, Bucket::AuthUsers, |_, value| {
         state.auth.restore_user(value)
     })?;

@@ -10,6 +10,7 @@ use api::pb::etcdserverpb::RangeRequest;
 use super::{
     Body, CHUNK_STEPS, Plan, RangeAnswer, Walk, after, measure, pick, read_revision, strip,
 };
+use crate::auth::Authorised;
 use crate::fatal::ReadError;
 use crate::index::{End, Span};
 use crate::shared::{Pin, Shared, State};
@@ -23,6 +24,8 @@ pub struct RangeParts {
     shared: Arc<Shared>,
     /// The rest of the request: its key is where the next part begins.
     request: RangeRequest,
+    /// Of the proof that the caller may have it.
+    stamp: u64,
     /// The store's revision when the first part was made: the header's.
     current: i64,
     /// Keys that were given out.
@@ -51,17 +54,20 @@ struct Extent {
 impl RangeParts {
     pub(crate) fn new(
         shared: &Arc<Shared>,
-        request: &RangeRequest,
+        request: &Authorised<RangeRequest>,
     ) -> Result<RangeParts, ReadError> {
         let left = Plan::new(request)?.limit();
+        let stamp = request.stamp();
         let state = shared.state.read();
+        state.auth.confirm(stamp)?;
         let current = state.revision;
         let revision = read_revision(&state, request.revision, current)?;
-        let mut request = request.clone();
+        let mut request = RangeRequest::clone(request);
         request.revision = revision;
         Ok(RangeParts {
             shared: Arc::clone(shared),
             request,
+            stamp,
             current,
             sent: 0,
             left,
@@ -79,7 +85,7 @@ impl RangeParts {
     /// `None` after the last one. An empty range has one part.
     ///
     /// # Errors
-    /// The revision was compacted since, or the database failed.
+    /// The revision was compacted, or authentication changed since; or the database failed.
     pub fn next_part(
         &mut self,
         keys_max: u64,
@@ -90,6 +96,7 @@ impl RangeParts {
         }
         let pin = {
             let state = self.shared.state.read();
+            state.auth.confirm(self.stamp)?;
             let revision = read_revision(&state, self.request.revision, self.current)?;
             Pin::new(&self.shared, revision)
         };

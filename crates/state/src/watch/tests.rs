@@ -8,7 +8,9 @@ use api::pb::mvccpb;
 use prost::Message;
 
 use super::*;
-use crate::machine::tests::Rig;
+use crate::auth::WatchKeys;
+use crate::fatal::Fatal;
+use crate::machine::tests::{Rig, unasked};
 
 fn decode(event: &Event, before: Option<&[u8]>) -> mvccpb::Event {
     let mut out = Vec::new();
@@ -17,6 +19,11 @@ fn decode(event: &Event, before: Option<&[u8]>) -> mvccpb::Event {
     let response = pb::WatchResponse::decode(&out[..]).unwrap();
     assert_eq!(response.events.len(), 1);
     response.events[0].clone()
+}
+
+fn before(rig: &Rig, revision: i64) -> Result<Option<Value>, Fatal> {
+    let watched = unasked(WatchKeys::One("a".into()));
+    rig.view.before(&watched, b"a", revision)
 }
 
 fn txn(operations: Vec<Request>) -> pb::InternalRaftRequest {
@@ -57,8 +64,8 @@ fn an_event_is_the_message_of_its_change() {
         ),
         (2, 2, 1, &b"1"[..])
     );
-    let before = rig.view.before(b"a", 4).unwrap().unwrap();
-    let last = decode(events[2], Some(&before));
+    let known = before(&rig, 4).unwrap().unwrap();
+    let last = decode(events[2], Some(&known));
     assert_eq!(last.r#type, mvccpb::event::EventType::Delete as i32);
     let kv = last.kv.unwrap();
     assert_eq!(
@@ -66,7 +73,7 @@ fn an_event_is_the_message_of_its_change() {
         (&b"a"[..], 4, 0)
     );
     assert_eq!(&last.prev_kv.unwrap().value[..], b"2");
-    assert_eq!(rig.view.before(b"a", 2).unwrap(), None);
+    assert_eq!(before(&rig, 2).unwrap(), None);
 }
 
 #[test]
@@ -143,5 +150,5 @@ fn a_deletion_at_the_compacted_revision_is_seen() {
     assert_eq!(chunk.compacted, deleted);
     assert!(chunk.events[0].is_delete() && chunk.events[0].revision() == deleted);
     assert_eq!(chunk.events.len(), 2);
-    assert_eq!(rig.view.before(b"a", deleted).unwrap(), None);
+    assert_eq!(before(&rig, deleted).unwrap(), None);
 }

@@ -555,7 +555,14 @@ impl<H: Handler> EventLoop<H> {
                     let sender = Arc::clone(&self.bridge_sender);
                     let (reply, guard) = BridgeReply::new(call(at), sender);
                     net.touch(call(at), |conn, at| conn.keep_bridge(at, guard));
-                    bridge.on_request(BridgeRequest { fields, body }, reply);
+                    let peer = net.peer(call(at));
+                    let identity = peer.and_then(|peer| peer.identity.clone());
+                    let request = BridgeRequest {
+                        fields,
+                        body,
+                        identity,
+                    };
+                    bridge.on_request(request, reply);
                 }
             }
         }

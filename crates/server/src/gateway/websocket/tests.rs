@@ -13,7 +13,7 @@ fn request(headers: &[(&'static str, &'static str)]) -> Request {
         method: Method::GET,
         uri: Uri::from_static("/v3/watch"),
         headers: headers.collect(),
-        secure: false,
+        channel: Default::default(),
     }
 }
 

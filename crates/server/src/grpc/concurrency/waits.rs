@@ -6,8 +6,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use api::pb::etcdserverpb::RangeRequest;
 use bytes::Bytes;
 use slab::Slab;
+use state::Authorised;
 use state::watch::Event;
 
 use super::Contender;
@@ -33,7 +35,8 @@ pub(super) enum Wait {
 /// A call of Observe.
 pub(super) struct Observer {
     pub(super) waiting: Waiting,
-    pub(super) prefix: Bytes,
+    /// The keys of which the first created leads; its caller may read them.
+    pub(super) leaders: Authorised<RangeRequest>,
     /// The leader's key, whose changes are told.
     pub(super) leader: Option<Bytes>,
     /// What was told is as of this revision.
@@ -78,7 +81,7 @@ impl Wait {
     fn bytes(&self) -> usize {
         let name = match self {
             Wait::Turn { contender, .. } => contender.prefix.len(),
-            Wait::Observer(observer) => observer.prefix.len(),
+            Wait::Observer(observer) => observer.leaders.key.len(),
         };
         CALL_BYTES + name + self.keys().map(Bytes::len).sum::<usize>()
     }
@@ -289,7 +292,8 @@ impl Waits {
             let Some(Wait::Observer(observer)) = self.waits.get(at) else {
                 continue;
             };
-            if event.revision() > observer.through && event.key().starts_with(&observer.prefix) {
+            if event.revision() > observer.through && event.key().starts_with(&observer.leaders.key)
+            {
                 let key = Bytes::copy_from_slice(event.key());
                 self.set_leader(at, Some(key), event.revision());
                 wakes.push(Wake::Said {

@@ -295,7 +295,7 @@ impl Hub {
         let stream = watcher.stream;
         let mut pending = std::mem::take(&mut watcher.pending);
         if watcher.prev_kv {
-            self.look_up(&pending, events);
+            self.look_up(at, &pending, events);
         }
         let mut rest = &pending[..];
         let mut undelivered = None;
@@ -346,13 +346,14 @@ impl Hub {
     }
 
     /// Finds what keys were before events.
-    fn look_up(&mut self, places: &[u32], events: &[&Event]) {
+    fn look_up(&mut self, at: WatcherId, places: &[u32], events: &[&Event]) {
+        let keys = &self.watchers[at as usize].keys;
         for &place in places {
             let event = events[place as usize];
             if event.is_create() || self.round.before.contains_key(&place) {
                 continue;
             }
-            match self.shared.view.before(event.key(), event.revision()) {
+            match self.shared.view.before(keys, event.key(), event.revision()) {
                 Ok(record) => self.round.before.insert(place, record),
                 Err(error) => fatal("read the previous value of a key", &error),
             };

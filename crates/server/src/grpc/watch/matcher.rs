@@ -17,20 +17,13 @@ mod tests;
 pub(super) type WatcherId = u32;
 
 /// What a watcher watches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Keys {
-    One(Bytes),
-    /// From the first key to before the second, or to the end.
-    Range(Bytes, Option<Bytes>),
-}
+pub(super) use state::WatchKeys as Keys;
 
-impl Keys {
-    /// Bytes of the keys that are kept.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Keys::One(key) => key.len(),
-            Keys::Range(begin, end) => begin.len() + end.as_ref().map_or(0, Bytes::len),
-        }
+/// Bytes of the keys that are kept.
+pub(super) fn len(keys: &Keys) -> usize {
+    match keys {
+        Keys::One(key) => key.len(),
+        Keys::Range(begin, end) => begin.len() + end.as_ref().map_or(0, Bytes::len),
     }
 }
 

@@ -51,7 +51,7 @@ fn read(view: &View, back: i64) {
         revision,
         ..Default::default()
     };
-    let mut answer = match view.range(&request) {
+    let mut answer = match view.range(&super::unasked(request)) {
         Ok(answer) => answer,
         Err(ReadError::Refused(Error::Compacted)) => return,
         Err(error) => panic!("{error}"),

@@ -11,7 +11,8 @@ use api::pb::etcdserverpb::request_op::Request;
 use api::pb::mvccpb;
 
 use super::{decode, txn};
-use crate::machine::tests::{Rig, put_request};
+use crate::auth::WatchKeys;
+use crate::machine::tests::{Rig, put_request, unasked};
 
 struct Random(u64);
 
@@ -92,7 +93,8 @@ impl Watcher {
             let at = event.revision();
             assert!(at >= self.next && at <= chunk.through);
             let wanted = self.before && !event.is_create();
-            let before = wanted.then(|| rig.view.before(event.key(), at).unwrap());
+            let all = unasked(WatchKeys::Range("\0".into(), None));
+            let before = wanted.then(|| rig.view.before(&all, event.key(), at).unwrap());
             let change = Change::of(&decode(event, before.flatten().as_deref()));
             self.got.entry(at).or_default().push(change);
         }

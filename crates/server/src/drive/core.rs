@@ -508,6 +508,8 @@ impl Core {
             }
             Effect::ConfChanged { change } => {
                 if change.is_some() {
+                    // Also to whoever goes: it learns that the change was agreed on.
+                    self.send();
                     self.shared.hand_members_to_peers(&[]);
                 }
                 let change = change.and_then(raft_change);

@@ -69,6 +69,8 @@ struct Queues {
     pipeline: VecDeque<Message>,
     /// Connections that ever were attached.
     attached_ever: u64,
+    /// The member is none any more: streams end behind what waits for them.
+    is_ending: bool,
 }
 
 impl Queues {
@@ -221,8 +223,9 @@ impl Link {
         lost
     }
 
-    /// Encodes what waits for a stream, a piece at most. False when the connection was replaced;
-    /// when nothing waits, `waker` is woken as soon as something does.
+    /// Encodes what waits for a stream, a piece at most. False when the connection was replaced, or
+    /// when nothing waits and the member is none any more; otherwise, when nothing waits, `waker`
+    /// is woken as soon as something does.
     pub(super) fn fill(
         &self,
         lane: Lane,
@@ -232,6 +235,7 @@ impl Link {
         out: &mut Vec<u8>,
     ) -> bool {
         let mut queues = lock(&self.queues);
+        let is_ending = queues.is_ending;
         let queue = queues.lane(lane);
         if queue.attached != number {
             return false;
@@ -246,6 +250,7 @@ impl Link {
         }
         if out.is_empty() {
             queue.waker = Some(waker.clone());
+            return !is_ending;
         }
         true
     }
@@ -258,8 +263,15 @@ impl Link {
         }
     }
 
-    /// The member is none any more.
+    /// The member is none any more. It still gets what waits for it, and with that the word that its
+    /// removal was agreed on, by which it answers whoever asked it for that; then its streams end,
+    /// and it is refused new ones.
     pub(super) fn on_removed(&self) {
+        let mut queues = lock(&self.queues);
+        queues.is_ending = true;
+        let wakers = Lane::ALL.map(|lane| queues.lane(lane).waker.take());
+        drop(queues);
+        wakers.into_iter().flatten().for_each(Waker::wake);
         self.contacts.end(self.id);
         self.meters.is_active.set(0);
     }

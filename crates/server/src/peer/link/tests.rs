@@ -140,3 +140,15 @@ fn urls_take_turns() {
     link.set_urls(vec![a.clone()]);
     assert_eq!(link.url(), Some(a));
 }
+
+#[test]
+fn a_removed_member_gets_what_waits_and_then_its_end() {
+    let link = link();
+    let appends = link.attach(Lane::Append);
+    let mut writer = AppendWriter::default();
+    assert!(link.send(append(5)));
+    link.on_removed();
+    let bytes = fill(&link, Lane::Append, appends, &mut writer).unwrap();
+    assert!(!bytes.is_empty());
+    assert_eq!(fill(&link, Lane::Append, appends, &mut writer), None);
+}

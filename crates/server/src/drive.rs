@@ -120,9 +120,11 @@ impl Shared {
         }
     }
 
-    /// Tells the peer thread who the members are; `founders` while the state knows none.
-    pub(crate) fn hand_members_to_peers(&self, founders: &[state::Member]) {
+    /// The members are others than before: tells the peer thread, and whoever refuses what learners
+    /// do not do. `founders` counts while the state knows none.
+    pub(crate) fn on_members(&self, founders: &[state::Member]) {
         let members = self.view.members();
+        self.status.set_learner(self.is_learner());
         let each = |member: &state::Member| (MemberId(member.id), member.peer_urls.clone());
         let mut listed: Vec<_> = members.iter().map(each).collect();
         if listed.is_empty() {

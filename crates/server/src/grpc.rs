@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use api::pb::etcdserverpb::RangeRequest;
 use api::{Code, Error, Status};
 use bytes::Bytes;
 use node::machine::{Proposal, Token};
@@ -124,10 +125,13 @@ impl Services {
     }
 
     /// What every call must pass before its request is looked at, in etcd's order.
-    fn admit(&self, head: &RequestHead) -> Result<(), Error> {
+    fn admit(&self, head: &RequestHead, rpc: Rpc, message: &[u8]) -> Result<(), Error> {
         let status = &self.shared.status;
         if !status.is_capable() {
             return Err(Error::NotCapable);
+        }
+        if status.is_learner() && !is_for_learners(rpc, message) {
+            return Err(Error::NotSupportedForLearner);
         }
         if let Some(version) = &head.client_api_version
             && std::str::from_utf8(version).is_err()
@@ -137,7 +141,7 @@ impl Services {
         if head.needs_leader && status.leader().is_none() {
             return Err(Error::NoLeader);
         }
-        let shows_data = Rpc::of(head.method()).shows_data();
+        let shows_data = rpc.shows_data();
         if shows_data && self.shared.quarantined.load(Ordering::Acquire) {
             return Err(Error::Corrupt);
         }
@@ -442,6 +446,16 @@ impl Services {
     }
 }
 
+/// What a learner does for clients: it tells how it is, gives its database, and reads what it has.
+fn is_for_learners(rpc: Rpc, message: &[u8]) -> bool {
+    match rpc {
+        Rpc::Status | Rpc::Snapshot => true,
+        // What is no request is refused as such.
+        Rpc::Range => RangeRequest::decode(message).is_ok_and(|range| range.serializable),
+        _ => false,
+    }
+}
+
 /// A request's message, or the status that its sender gets.
 fn decode<M: Message + Default>(message: impl bytes::Buf) -> Result<M, Status> {
     M::decode(message).map_err(|error| {
@@ -470,7 +484,7 @@ impl Handler for Services {
             self.shared.metrics.grpc.received(meter, 1);
         }
         let asks_who = self.shared.view.auth_stamp() != 0 && waiting.rpc.has_caller();
-        let refused = match self.admit(head) {
+        let refused = match self.admit(head, waiting.rpc, &message) {
             Ok(()) if asks_who => {
                 let credentials = Credentials::new(head, net.peer(call));
                 self.serve_as(net, waiting.clone(), credentials, message)
@@ -486,7 +500,7 @@ impl Handler for Services {
 
     fn on_open(&mut self, net: &mut Net, call: CallId, head: &RequestHead) -> Result<(), Status> {
         let waiting = self.waiting(net, call, head);
-        self.admit(head)
+        self.admit(head, waiting.rpc, &[])
             .map_err(Status::from)
             .and_then(|()| match waiting.rpc {
                 Rpc::LeaseKeepAlive => {
@@ -494,7 +508,6 @@ impl Handler for Services {
                     self.keep_alives.open(waiting.clone(), credentials);
                     Ok(())
                 }
-                Rpc::Watch if self.shared.is_learner() => Err(Error::NotSupportedForLearner.into()),
                 Rpc::Watch => {
                     let credentials = Credentials::new(head, net.peer(call));
                     self.watch.open(net, call, head.needs_leader, credentials);

@@ -357,7 +357,7 @@ impl Core {
             // What the entries that were passed over say of tokens is not known.
             self.shared.auth.on_revoked(None);
             self.shared.auth.on_applied(index);
-            self.shared.hand_members_to_peers(&[]);
+            self.shared.on_members(&[]);
             let version = view.members().cluster_version().map(str::to_owned);
             if let Some(version) = version {
                 self.shared.on_cluster_version(&version);
@@ -510,7 +510,7 @@ impl Core {
                 if change.is_some() {
                     // Also to whoever goes: it learns that the change was agreed on.
                     self.send();
-                    self.shared.hand_members_to_peers(&[]);
+                    self.shared.on_members(&[]);
                 }
                 let change = change.and_then(raft_change);
                 answers.push(Input::ConfChange { index, change });

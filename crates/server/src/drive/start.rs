@@ -136,7 +136,7 @@ pub(crate) fn start(
 
 /// Tells the threads to come what the state knows already.
 fn announce(shared: &Shared, member: &Member, defrag_bytes: Option<u64>) {
-    shared.hand_members_to_peers(&member.founders);
+    shared.on_members(&member.founders);
     shared.on_alarms();
     if let Some(version) = member.view.members().cluster_version() {
         shared.on_cluster_version(version);

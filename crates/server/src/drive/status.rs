@@ -19,6 +19,8 @@ pub(crate) struct Status {
     /// The cluster version is known.
     capable: AtomicBool,
     published: AtomicBool,
+    /// The member is a learner.
+    learns: AtomicBool,
 }
 
 impl Status {
@@ -56,6 +58,10 @@ impl Status {
         self.published.load(Ordering::Acquire)
     }
 
+    pub(crate) fn is_learner(&self) -> bool {
+        self.learns.load(Ordering::Acquire)
+    }
+
     pub(super) fn on_leader(&self, leader: Option<MemberId>, term: Term) {
         let id = leader.map_or(0, |leader| leader.0);
         self.term.store(term.0, Ordering::Release);
@@ -70,6 +76,10 @@ impl Status {
 
     pub(super) fn set_capable(&self) {
         self.capable.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_learner(&self, learns: bool) {
+        self.learns.store(learns, Ordering::Release);
     }
 
     pub(super) fn on_published(&self) {

@@ -4,11 +4,12 @@
 //! again, changes it, and hands its directory to Go etcd and back. `adopt` opens a directory
 //! that Go etcd wrote. `writers` loads the database by three kinds of client at once, under
 //! leases and three kinds of watcher. `seed` is the first deployment, on three machines made of
-//! namespaces; `membership` and `restarts` are what clusters live through under load.
+//! namespaces; `membership`, `restarts` and `certificates` are what clusters live through under load.
 //! `space` compacts and defragments a large database under load. Each prints what it found and ends
 //! with the first thing that is wrong.
 
 mod adopt;
+mod certificates;
 mod change;
 mod fleet;
 mod load;
@@ -20,6 +21,7 @@ mod traffic;
 mod writers;
 
 pub use adopt::run as adopt;
+pub use certificates::run as certificates;
 pub use fleet::Plan as FleetPlan;
 pub use membership::run as membership;
 pub use restarts::run as restarts;
@@ -148,6 +150,12 @@ fn expect_keys(wanted: &Keys, came: &Keys, what: &str) -> Result<(), Error> {
         Some(key) => Err(Error(format!("{what}: {key:?} should not exist"))),
         None => Ok(()),
     }
+}
+
+/// Whether a server is ours.
+fn is_ours(binary: &Path) -> Result<bool, Error> {
+    let output = Command::new(binary).arg("--version").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains("Quorate"))
 }
 
 /// The directory to Go etcd, which writes on, and back.

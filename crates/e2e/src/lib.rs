@@ -8,6 +8,7 @@ pub mod acceptance;
 pub mod bad;
 pub mod clients;
 pub mod cluster;
+pub mod curl;
 pub mod dpkg;
 pub mod faults;
 pub mod http;

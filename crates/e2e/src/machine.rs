@@ -39,19 +39,24 @@ ip link set lo up";
 ///
 /// # Errors
 /// It does not run as root, or commands are missing.
-pub fn check_abilities(more_tools: &[&str]) -> Result<(), Error> {
+pub fn check_abilities() -> Result<(), Error> {
     if fs::metadata("/proc/self")?.uid() != 0 {
         return Err(Error("network namespaces need root".into()));
     }
+    check_tools(&["ip", "unshare", "nsenter", "setpriv"])
+}
+
+/// Fails if one of the commands is missing.
+///
+/// # Errors
+/// Their names.
+pub fn check_tools(tools: &[&str]) -> Result<(), Error> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let tools = ["ip", "unshare", "nsenter", "setpriv"];
-    let is_missing =
-        |tool: &&&str| !std::env::split_paths(&path).any(|dir| dir.join(tool).exists());
+    let is_there = |tool: &str| std::env::split_paths(&path).any(|dir| dir.join(tool).exists());
     let missing: Vec<&str> = tools
         .iter()
-        .chain(more_tools)
-        .filter(is_missing)
         .copied()
+        .filter(|tool| !is_there(tool))
         .collect();
     match missing.is_empty() {
         true => Ok(()),
@@ -84,7 +89,7 @@ impl Network {
     /// # Errors
     /// What [`check_abilities`] says, or the kernel refuses.
     pub fn new(names: &[&str], programs: &[(&str, &Path)]) -> Result<Network, Error> {
-        check_abilities(&[])?;
+        check_abilities()?;
         let switch = Holder::start(
             &["--net"],
             "ip link add switch type bridge\nip link set switch up",

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use api::pb::etcdserverpb::{PutRequest, RangeRequest};
 use bytes::Bytes;
 use client::{Client, Config, TlsConfig};
+use e2e::curl::{Curled, curl};
 use e2e::pki::{Leaf, Pki};
 use e2e::{Member, Options, free_address, http};
 
@@ -23,33 +24,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How long a changed file may take to have its effect.
 const RELOAD_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// What one run of curl gave.
-#[derive(Debug)]
-struct Curled {
-    /// The body, then status and version of HTTP.
-    text: String,
-    /// What `--verbose` says of the handshake.
-    talk: String,
-    done: bool,
-}
-
-fn curl(authority: &Path, leaf: Option<&Leaf>, words: &[&str]) -> Curled {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--verbose", "--max-time", "10"]);
-    command.args(["--write-out", " %{http_code} %{http_version}"]);
-    command.arg("--cacert").arg(authority);
-    if let Some(leaf) = leaf {
-        command.arg("--cert").arg(&leaf.certificate);
-        command.arg("--key").arg(&leaf.key);
-    }
-    let output = command.args(words).output().expect("curl runs");
-    Curled {
-        text: String::from_utf8_lossy(&output.stdout).into_owned(),
-        talk: String::from_utf8_lossy(&output.stderr).into_owned(),
-        done: output.status.success(),
-    }
-}
 
 fn assert_healthy(curled: &Curled, version: &str) {
     let want = format!(" 200 {version}");

@@ -7,11 +7,11 @@
 mod unit;
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Instant;
 
 use crate::Error;
-use crate::machine::{Machine, Network, check_abilities};
+use crate::machine::{Machine, Network, check_abilities, check_tools};
 use crate::pki::{Leaf, Pki};
 
 use unit::{Service, Unit};
@@ -47,7 +47,8 @@ const OUTSIDERS: [&str; 2] = ["stranger", "server-only"];
 /// # Errors
 /// The first thing that is not as it must be, or what the machine lacks.
 pub fn run(plan: &Plan) -> Result<(), Error> {
-    check_abilities(&["openssl", "curl"])?;
+    check_abilities()?;
+    check_tools(&["openssl", "curl"])?;
     let begin = Instant::now();
     let programs = [
         ("etcd", plan.binary.as_path()),
@@ -132,7 +133,7 @@ fn install(pki: &Pki, other: &Pki, machines: &[Machine]) -> Result<(), Error> {
 
 /// Asks systemd what it thinks of both units, where it is installed.
 fn check_units(machine: &Machine) -> Result<(), Error> {
-    if check_abilities(&["systemd-analyze"]).is_err() {
+    if check_tools(&["systemd-analyze"]).is_err() {
         println!("not checked by systemd, which is not installed: the units");
         return Ok(());
     }
@@ -224,8 +225,7 @@ fn expect(came: &[u8], wanted: &str, output: &Output) -> Result<(), Error> {
 
 /// The same by curl.
 fn check_json(plan: &Plan, machines: &[Machine]) -> Result<(), Error> {
-    let version = Command::new(&plan.binary).arg("--version").output()?;
-    if !String::from_utf8_lossy(&version.stdout).contains("Quorate") {
+    if !super::is_ours(&plan.binary)? {
         // It would show itself a certificate that is for servers only, and refuse it.
         println!("not asked by JSON: Go's etcd, whose gateway is a client of its own port");
         return Ok(());

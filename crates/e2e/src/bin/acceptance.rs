@@ -20,6 +20,7 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
             [--etcdctl ETCDCTL] [--only grow|wipe|refuse|two]
   restarts    members restart under load, one by one and all at once
             [--etcdctl ETCDCTL]
+  certificates  certificates, revocations and authorities change under load
   space   a large database is compacted and defragmented under load
             [--megabytes N] [--puts PER_SECOND] [--stall-ms N, 0 only reports]
   bad     hostile bytes, bad directories, damaged files
@@ -114,15 +115,7 @@ async fn run(words: &[String]) -> Result<(), Error> {
             let (binary, etcdctl) = options.both()?;
             acceptance::seed(&SeedPlan { binary, etcdctl })
         }
-        "membership" => {
-            let (binary, etcdctl) = options.both()?;
-            let only = options.value("--only").unwrap_or_default();
-            acceptance::membership(&FleetPlan { binary, etcdctl }, &only).await
-        }
-        "restarts" => {
-            let (binary, etcdctl) = options.both()?;
-            acceptance::restarts(&FleetPlan { binary, etcdctl }).await
-        }
+        "membership" | "restarts" | "certificates" => under_load(story, &options).await,
         "space" => {
             let plan = SpacePlan {
                 binary: options.need("--bin")?,
@@ -138,5 +131,19 @@ async fn run(words: &[String]) -> Result<(), Error> {
             &options.value("--only").unwrap_or_default(),
         ),
         _ => Err(Error(USAGE.into())),
+    }
+}
+
+/// What clusters live through.
+async fn under_load(story: &str, options: &Options<'_>) -> Result<(), Error> {
+    let (binary, etcdctl) = options.both()?;
+    let plan = FleetPlan { binary, etcdctl };
+    match story {
+        "membership" => {
+            let only = options.value("--only").unwrap_or_default();
+            acceptance::membership(&plan, &only).await
+        }
+        "restarts" => acceptance::restarts(&plan).await,
+        _ => acceptance::certificates(&plan).await,
     }
 }

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod codegen;
+mod package;
 mod reference;
 mod tidy;
 
@@ -15,6 +16,8 @@ const USAGE: &str = "usage: cargo xtask <command>
         [--rows NAME,…] [--quick] [--dir DIR] [--json FILE] [--markdown FILE]
                                  compare two servers under the same load
   codegen                        generate the message types from crates/api/proto
+  package [--arch amd64|arm64] [--out DIR] [--bin-dir DIR]
+                                 a release archive and a Debian package
   reference --out DIR            build Go etcd's binaries to compare with
   tidy                           check the house rules";
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         "acceptance" => acceptance(rest),
         "bench" => bench::run(rest),
         "codegen" => codegen::run(),
+        "package" => package::run(rest),
         "reference" => reference::run(rest),
         "tidy" => tidy::run(rest),
         _ => Err(USAGE.into()),

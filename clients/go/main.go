@@ -117,6 +117,7 @@ func main() {
 	t.leases()
 	t.sessions()
 	t.wrappers()
+	t.naming()
 	t.maintenance()
 	t.step("close", func() { check(client.Close()) })
 }

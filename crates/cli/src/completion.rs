@@ -5,7 +5,6 @@ use super::{Command, Program};
 /// The script for a shell, or `None` for a shell that nobody knows.
 #[must_use]
 pub fn script<T>(program: &Program<T>, shell: &str) -> Option<String> {
-    let name = program.root.name;
     let globals: Vec<String> = program
         .globals
         .iter()
@@ -13,11 +12,24 @@ pub fn script<T>(program: &Program<T>, shell: &str) -> Option<String> {
         .collect();
     let mut lists = Vec::new();
     add_lists(&program.root, "", &[], &globals, &mut lists);
+    script_of(program.root.name, shell, &globals, &lists)
+}
+
+/// The script for a program that has no table of commands of this crate: for each path of
+/// commands (`""`, `"gateway"`, `"gateway start"`) what may follow, and the flags that every
+/// command takes. `None` for a shell that nobody knows.
+#[must_use]
+pub fn script_of(
+    name: &str,
+    shell: &str,
+    globals: &[String],
+    lists: &[(String, Vec<String>)],
+) -> Option<String> {
     match shell {
-        "bash" => Some(bash(name, &lists)),
-        "zsh" => Some(zsh(name, &lists)),
-        "fish" => Some(fish(name, &globals, &lists)),
-        "powershell" => Some(powershell(name, &lists)),
+        "bash" => Some(bash(name, lists)),
+        "zsh" => Some(zsh(name, lists)),
+        "fish" => Some(fish(name, globals, lists)),
+        "powershell" => Some(powershell(name, lists)),
         _ => None,
     }
 }
@@ -35,11 +47,7 @@ fn add_lists<T>(
         .iter()
         .map(|flag| format!("--{}", flag.name))
         .collect();
-    let mut words: Vec<_> = command
-        .commands
-        .iter()
-        .map(|child| child.name.to_owned())
-        .collect();
+    let mut words: Vec<_> = command.shown().map(|child| child.name.to_owned()).collect();
     words.extend(own.iter().chain(inherited).cloned());
     words.push("--help".to_owned());
     words.extend_from_slice(globals);
@@ -49,7 +57,7 @@ fn add_lists<T>(
     } else {
         Vec::new()
     };
-    for child in command.commands {
+    for child in command.shown() {
         let path = if path.is_empty() {
             child.name.to_owned()
         } else {

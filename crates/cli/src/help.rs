@@ -40,7 +40,7 @@ pub fn usage<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
         let words: Vec<_> = usage.into_iter().filter(|part| !part.is_empty()).collect();
         out.push_str(&format!("  {}\n", words.join(" ")));
     }
-    if !command.commands.is_empty() {
+    if command.shown().next().is_some() {
         out.push_str(&format!("  {name} [command]\n"));
     }
     if !command.example.is_empty() {
@@ -48,7 +48,7 @@ pub fn usage<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
     }
     out.push_str(&command_lists(program, path));
     out.push_str(&flag_lists(program, path));
-    if !command.commands.is_empty() {
+    if command.shown().next().is_some() {
         out.push_str(&format!(
             "\nUse \"{name} [command] --help\" for more information about a command.\n"
         ));
@@ -85,30 +85,30 @@ fn flag_lists<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
 }
 
 fn command_lists<T>(program: &Program<T>, path: &[&'static Command<T>]) -> String {
-    let commands = path[path.len() - 1].commands;
-    if commands.is_empty() {
+    let parent = path[path.len() - 1];
+    if parent.shown().next().is_none() {
         return String::new();
     }
     if path.len() > 1 || program.groups.is_empty() {
         return format!(
             "\nAvailable Commands:\n{}",
-            command_list(commands.iter(), commands)
+            command_list(parent.shown(), parent)
         );
     }
     let mut out = String::new();
     for &group in program.groups {
-        let members = commands.iter().filter(|command| command.group == group);
-        out.push_str(&format!("\n{group}\n{}", command_list(members, commands)));
+        let members = parent.shown().filter(|command| command.group == group);
+        out.push_str(&format!("\n{group}\n{}", command_list(members, parent)));
     }
     out
 }
 
 fn command_list<'a, T: 'static>(
     commands: impl Iterator<Item = &'a Command<T>>,
-    siblings: &'static [Command<T>],
+    parent: &Command<T>,
 ) -> String {
-    let longest = siblings
-        .iter()
+    let longest = parent
+        .shown()
         .map(|command| command.name.len())
         .max()
         .unwrap_or_default();
@@ -152,18 +152,22 @@ fn flag_head(flag: &Flag) -> String {
         Some(short) => format!("  -{short}, --"),
         None => "      --".to_owned(),
     };
-    let value = match flag.kind {
+    format!("{short}{}{}", flag.name, value_name(flag))
+}
+
+/// What stands for a flag's value, with a blank before it; nothing for a switch.
+pub(crate) fn value_name(flag: &Flag) -> &'static str {
+    match flag.kind {
         Kind::Bool => "",
         Kind::Text => " string",
         Kind::Int => " int",
         Kind::Uint => " uint",
         Kind::Duration => " duration",
         Kind::List => " strings",
-    };
-    format!("{short}{}{value}", flag.name)
+    }
 }
 
-fn default_note(flag: &Flag) -> String {
+pub(crate) fn default_note(flag: &Flag) -> String {
     match flag.kind {
         _ if matches!(flag.default, "" | "0" | "false") && flag.kind != Kind::Text => String::new(),
         Kind::Text if flag.default.is_empty() => String::new(),

@@ -9,6 +9,7 @@
 pub mod completion;
 pub mod flags;
 pub mod help;
+pub mod manual;
 pub mod out;
 mod suggest;
 pub mod table;
@@ -49,6 +50,8 @@ pub struct Command<T: 'static> {
     /// Whether the flags belong to the sub-commands as well.
     pub inherit_flags: bool,
     pub commands: &'static [Command<T>],
+    /// Whether help, completion and the manual leave it out, and only its whole name finds it.
+    pub is_hidden: bool,
     pub run: Option<fn(Call<T>) -> T>,
 }
 
@@ -64,8 +67,14 @@ impl<T> Command<T> {
         flags: &[],
         inherit_flags: false,
         commands: &[],
+        is_hidden: false,
         run: None,
     };
+
+    /// The sub-commands that help shows.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &'static Command<T>> {
+        self.commands.iter().filter(|command| !command.is_hidden)
+    }
 
     /// The sub-command with this name, or the only one whose name begins so.
     pub fn find(&self, name: &str) -> Option<&'static Command<T>> {
@@ -75,7 +84,7 @@ impl<T> Command<T> {
         let mut found = self
             .commands
             .iter()
-            .filter(|command| command.name.starts_with(name));
+            .filter(|command| !command.is_hidden && command.name.starts_with(name));
         match (found.next(), found.next()) {
             (Some(command), None) if !name.is_empty() => Some(command),
             _ => None,
@@ -273,6 +282,30 @@ pub fn explain<T>(call: &Call<T>) {
         path.push(command);
     }
     out::text(&help::help(call.program, &path));
+}
+
+/// What a command `manual` does: writes the pages into the directory that its argument names.
+///
+/// # Errors
+/// It is not one argument, or the files cannot be written.
+pub fn write_manual<T>(call: &Call<T>, section: u8) -> Result<(), Misuse> {
+    call.expect_args(1)?;
+    let directory = call.text(0);
+    let directory = std::path::Path::new(&*directory);
+    let pages = manual::pages(call.program, section);
+    let write = || {
+        std::fs::create_dir_all(directory)?;
+        pages
+            .iter()
+            .try_for_each(|page| std::fs::write(directory.join(&page.file), &page.text))
+    };
+    write().map_err(|error: std::io::Error| {
+        call.misuse(&format!(
+            "{}: {}",
+            directory.display(),
+            text::io_error(&error)
+        ))
+    })
 }
 
 /// What a command `completion` does: prints the script for the shell that its argument names.

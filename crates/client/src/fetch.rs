@@ -49,6 +49,23 @@ pub async fn fetch(config: &Config, path: &str) -> Result<Vec<u8>, Error> {
     }
 }
 
+/// Connects to the first endpoint, TLS included, and hangs up.
+///
+/// # Errors
+/// The endpoint cannot be reached, or its certificate is not trusted.
+pub async fn greet(config: &Config) -> Result<(), Error> {
+    let (endpoints, options) = channel::prepare(config)?;
+    let Some(endpoint) = endpoints.first() else {
+        return Err(Error::Config("no endpoint to greet".to_owned()));
+    };
+    let tls = options.tls_for(endpoint).cloned();
+    let opened = connection::open(endpoint, &options, tls);
+    match tokio::time::timeout(options.dial_timeout, opened).await {
+        Ok(opened) => opened.map(|_| ()).map_err(Error::Recipe),
+        Err(_) => Err(Error::Deadline { cause: None }),
+    }
+}
+
 fn body(mut answer: Vec<u8>) -> Option<Vec<u8>> {
     let status = answer.split(|byte| *byte == b' ').nth(1)?;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;

@@ -13,12 +13,35 @@ const TYPE_SRV: u16 = 33;
 const CLASS_IN: u16 = 1;
 const TYPE_OPT: u16 = 41;
 
+/// One SRV record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Those with the lowest are meant to be tried first.
+    pub priority: u16,
+    /// Its share among those of the same priority.
+    pub weight: u16,
+    /// Without the final dot.
+    pub host: String,
+    pub port: u16,
+}
+
 /// The endpoints of a domain: `https://` for the service `etcd-client-ssl`, `http://` for
 /// `etcd-client`, both followed by `-` and the suffix if there is one.
 ///
 /// # Errors
 /// Neither service could be found.
-pub(crate) fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>, String> {
+pub fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>, String> {
+    let found = clients(domain, suffix)?;
+    let endpoint =
+        |(scheme, record): &(&str, Record)| format!("{scheme}://{}:{}", record.host, record.port);
+    Ok(found.iter().map(endpoint).collect())
+}
+
+/// The records behind [`endpoints`], each with its scheme.
+///
+/// # Errors
+/// As [`endpoints`].
+pub fn clients(domain: &str, suffix: &str) -> Result<Vec<(&'static str, Record)>, String> {
     let suffix = if suffix.is_empty() {
         String::new()
     } else {
@@ -29,9 +52,7 @@ pub(crate) fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>, Strin
     for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
         let name = format!("_{service}{suffix}._tcp.{domain}");
         match lookup(&name) {
-            Ok(targets) => {
-                found.extend(targets.iter().map(|target| format!("{scheme}://{target}")));
-            }
+            Ok(records) => found.extend(records.into_iter().map(|record| (scheme, record))),
             Err(text) => {
                 failures.push(format!("error querying DNS SRV records for {name}: {text}"))
             }
@@ -43,8 +64,11 @@ pub(crate) fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>, Strin
     }
 }
 
-/// The `host:port` of each record, those with the lowest priority first.
-fn lookup(name: &str) -> Result<Vec<String>, String> {
+/// The records of a name, those with the lowest priority first.
+///
+/// # Errors
+/// There are none, or no name server answers.
+pub fn lookup(name: &str) -> Result<Vec<Record>, String> {
     let query = query(name).ok_or("the name is too long")?;
     let mut last = "no name server".to_owned();
     for server in name_servers() {
@@ -53,7 +77,7 @@ fn lookup(name: &str) -> Result<Vec<String>, String> {
                 Some(records) if records.is_empty() => return Err("no such host".to_owned()),
                 Some(mut records) => {
                     records.sort_by_key(|record| record.priority);
-                    return Ok(records.into_iter().map(|record| record.target).collect());
+                    return Ok(records);
                 }
                 None => last = format!("{server} gave an answer that makes no sense"),
             },
@@ -119,11 +143,6 @@ fn query(name: &str) -> Option<Vec<u8>> {
     (out.len() < 512).then_some(out)
 }
 
-struct Record {
-    priority: u16,
-    target: String,
-}
-
 /// The SRV records of an answer, or `None` if it is damaged.
 fn records(message: &[u8]) -> Option<Vec<Record>> {
     let questions = number(message, 4)?;
@@ -139,11 +158,11 @@ fn records(message: &[u8]) -> Option<Vec<Record>> {
         let length = usize::from(number(message, at + 8)?);
         let data = at + 10;
         if kind == TYPE_SRV {
-            let host = name(message, data + 6)?.0;
-            let port = number(message, data + 4)?;
             found.push(Record {
                 priority: number(message, data)?,
-                target: format!("{host}:{port}"),
+                weight: number(message, data + 2)?,
+                port: number(message, data + 4)?,
+                host: name(message, data + 6)?.0,
             });
         }
         at = data + length;
@@ -193,8 +212,8 @@ mod tests {
         message.extend([0, 5, 0, 0, 0x09, 0x4b, 2, b'n', b'1', 0xc0, 30]);
         let records = records(&message).unwrap();
         assert_eq!(records.len(), 1);
-        assert_eq!(records[0].priority, 5);
-        assert_eq!(records[0].target, "n1.a.example:2379");
+        assert_eq!((records[0].priority, records[0].weight), (5, 0));
+        assert_eq!((&*records[0].host, records[0].port), ("n1.a.example", 2379));
     }
 
     #[test]

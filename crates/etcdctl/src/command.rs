@@ -16,6 +16,7 @@ mod member;
 mod mirror;
 mod move_leader;
 mod role;
+mod service;
 mod snapshot;
 mod txn;
 mod user;
@@ -63,9 +64,11 @@ const ROOT: Command = Command {
         user::USER,
         role::ROLE,
         check::CHECK,
+        service::SERVICE,
         utility::COMPLETION,
         downgrade::DOWNGRADE,
         utility::OPTIONS,
+        utility::MANUAL,
         utility::HELP,
     ],
     ..Command::EMPTY

@@ -11,7 +11,6 @@ mod exit;
 mod log;
 mod print;
 mod prompt;
-mod srv;
 
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;

@@ -33,6 +33,7 @@ pub(crate) static PROGRAM: Program<Outcome> = Program {
             utility::COMPLETION,
             migrate::MIGRATE,
             utility::HELP,
+            utility::MANUAL,
         ],
         ..Command::EMPTY
     },

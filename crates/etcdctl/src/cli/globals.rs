@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use client::{Client, Config, Credentials, TlsConfig};
+use client::{Client, Config, Credentials, TlsConfig, srv};
 use tokio::time::Instant;
 
 use super::Call;
 use super::flags::{Flag, Flags, Kind};
 use crate::exit::{self, Failure};
 use crate::print::Printer;
-use crate::{log, prompt, srv};
+use crate::{log, prompt};
 
 /// The global flags. Environment variables are `ETCDCTL_` and the name in capitals.
 pub(crate) const FLAGS: &[Flag] = &[
@@ -256,7 +256,10 @@ pub(crate) fn connection(flags: &Flags, endpoints: Vec<String>) -> Result<Config
 }
 
 /// The environment gives values to flags that the command line does not give.
-fn read_environment(call: &mut Call) -> Result<(), Failure> {
+///
+/// # Errors
+/// A flag is given by both.
+pub(crate) fn read_environment(call: &mut Call) -> Result<(), Failure> {
     let inherited = call.path[..call.path.len() - 1]
         .iter()
         .filter(|command| command.inherit_flags)

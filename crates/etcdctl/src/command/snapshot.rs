@@ -1,5 +1,7 @@
 //! snapshot save.
 
+mod moved;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -31,14 +33,18 @@ pub(super) const SNAPSHOT: Command = Command {
     short: "Copies of a member's database",
     example: EXAMPLES,
     group: group::MAINTENANCE,
-    commands: &[Command {
-        name: "save",
-        usage: "<filename>",
-        short: "Writes a copy of a member's database to a file",
-        example: EXAMPLES,
-        run: Some(|call| Box::pin(save(call))),
-        ..Command::EMPTY
-    }],
+    commands: &[
+        Command {
+            name: "save",
+            usage: "<filename>",
+            short: "Writes a copy of a member's database to a file",
+            example: EXAMPLES,
+            run: Some(|call| Box::pin(save(call))),
+            ..Command::EMPTY
+        },
+        moved::STATUS,
+        moved::RESTORE,
+    ],
     ..Command::EMPTY
 };
 

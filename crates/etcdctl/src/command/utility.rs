@@ -58,6 +58,17 @@ To use it in every shell, write it where the shell looks for completions, for ex
     ..Command::EMPTY
 };
 
+/// Packages are made with it.
+pub(super) const MANUAL: Command = Command {
+    name: "manual",
+    usage: "<directory>",
+    short: "Writes the pages of the manual",
+    group: group::UTILITY,
+    is_hidden: true,
+    run: Some(|call| Box::pin(manual(call))),
+    ..Command::EMPTY
+};
+
 const NO_FLAGS: &[Flag] = &[];
 
 async fn version(_call: Call) -> Outcome {
@@ -82,4 +93,8 @@ async fn explain(call: Call) -> Outcome {
 
 async fn complete(call: Call) -> Outcome {
     Ok(cli::complete(&call)?)
+}
+
+async fn manual(call: Call) -> Outcome {
+    Ok(cli::write_manual(&call, 1)?)
 }

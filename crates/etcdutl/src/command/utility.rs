@@ -42,6 +42,16 @@ To use it in every shell, write it where the shell looks for completions, for ex
     ..Command::EMPTY
 };
 
+/// Packages are made with it.
+pub(super) const MANUAL: Command = Command {
+    name: "manual",
+    usage: "<directory>",
+    short: "Writes the pages of the manual",
+    is_hidden: true,
+    run: Some(manual),
+    ..Command::EMPTY
+};
+
 fn version(_call: Call) -> Outcome {
     let release = api::version::SERVER;
     let level = release.rsplit_once('.').map_or(release, |(level, _)| level);
@@ -58,4 +68,8 @@ fn help(call: Call) -> Outcome {
 
 fn complete(call: Call) -> Outcome {
     Ok(cli::complete(&call)?)
+}
+
+fn manual(call: Call) -> Outcome {
+    Ok(cli::write_manual(&call, 1)?)
 }

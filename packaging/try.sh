@@ -61,7 +61,7 @@ settings=$(sed -n 's/^\(ETCD_[A-Z_]*=.*\)/\1/p' "$root/etc/etcd/etcd.env")
 unit=$(sed -n 's/^Environment=\(ETCD_[A-Z_]*=.*\)/\1/p' "$root/usr/lib/systemd/system/etcd.service")
 start=$(sed -n 's/^ExecStart=//p' "$root/usr/lib/systemd/system/etcd.service")
 # shellcheck disable=SC2086 # one word for each setting
-env -i ${unit//%l/host} $settings chroot --userspec=etcd:etcd "$root" "$start" >"$work/log" 2>&1 &
+env -i PATH="$PATH" ${unit//%l/host} $settings chroot --userspec=etcd:etcd "$root" "$start" >"$work/log" 2>&1 &
 member=$!
 for _ in $(seq 300); do
     inside etcdctl --command-timeout=1s endpoint health >/dev/null 2>&1 && break

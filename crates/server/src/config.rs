@@ -9,7 +9,7 @@ mod command_line;
 mod environment;
 mod file;
 pub mod gates;
-mod help;
+pub(crate) mod help;
 mod legacy;
 mod meaning;
 mod notice;
@@ -383,7 +383,7 @@ fn read_into(
     notices: &mut Vec<Notice>,
     log: &mut Log,
 ) -> Result<Action, Failure> {
-    if let Some(command @ ("gateway" | "grpc-proxy")) = inputs.args.first().map(String::as_str) {
+    if let Some(command @ "grpc-proxy") = inputs.args.first().map(String::as_str) {
         return Err(Failure::Plain(format!(
             "etcd {command} is not supported yet"
         )));

@@ -2,6 +2,7 @@
 //! services, shutdown.
 
 mod auth;
+mod command;
 pub mod config;
 mod drive;
 pub mod front;
@@ -16,6 +17,7 @@ mod peer;
 pub mod process;
 pub mod run;
 pub mod shutdown;
+mod tcp_proxy;
 pub mod tls;
 mod trace;
 

@@ -7,6 +7,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::command;
 use crate::config::{
     self, Action, Config, Failure, Inputs, Level, Notice, Outcome, UNSET_ADVERTISE_CLIENT_URLS,
 };
@@ -38,6 +39,9 @@ pub fn main(start: Start) -> ExitCode {
 ";
         say(io::stderr(), line);
         return ExitCode::FAILURE;
+    }
+    if let Some(code) = command::run(args.get(1..).unwrap_or_default()) {
+        return code;
     }
     let read = || {
         config::read(&Inputs {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{FLAGS, Section, Support};
+use super::table::{FLAGS, Flag, Section, Support};
 
 /// The short text that a usage error prints on stderr.
 pub const USAGE: &str = "\
@@ -12,7 +12,37 @@ Usage:
                            durations are whole nanoseconds; flags and variables are ignored
   etcd --version           print the version
   etcd --help              list the flags
+  etcd gateway start       pass connections on to a cluster
 ";
+
+/// The headings in the order of the help text.
+pub(crate) fn sections() -> impl Iterator<Item = Section> {
+    Section::LISTED.iter().copied()
+}
+
+/// The flags that the help text lists.
+pub(crate) fn listed() -> impl Iterator<Item = &'static Flag> {
+    FLAGS.iter().filter(|flag| flag.section != Section::Hidden)
+}
+
+/// The default as the help text shows it.
+#[must_use]
+pub(crate) fn shown_default(flag: &Flag) -> &'static str {
+    match flag.name {
+        "data-dir" => "${name}.etcd",
+        _ => flag.default,
+    }
+}
+
+/// What the help text says behind the words about a flag.
+#[must_use]
+pub(crate) fn note(flag: &Flag) -> &'static str {
+    match flag.support {
+        Support::Acts => "",
+        Support::Inert => " (no effect)",
+        Support::Later | Support::Refused => " (not supported yet)",
+    }
+}
 
 /// The list of flags.
 #[must_use]
@@ -21,17 +51,8 @@ pub fn flags() -> String {
     for section in Section::LISTED {
         let _ = writeln!(text, "{}:", section.title());
         for flag in FLAGS.iter().filter(|flag| flag.section == *section) {
-            let default = match flag.name {
-                "data-dir" => "${name}.etcd",
-                _ => flag.default,
-            };
-            let _ = writeln!(text, "  --{} '{default}'", flag.name);
-            let note = match flag.support {
-                Support::Acts => "",
-                Support::Inert => " (no effect)",
-                Support::Later | Support::Refused => " (not supported yet)",
-            };
-            let _ = writeln!(text, "    {}{note}", flag.help);
+            let _ = writeln!(text, "  --{} '{}'", flag.name, shown_default(flag));
+            let _ = writeln!(text, "    {}{}", flag.help, note(flag));
         }
         text.push('\n');
     }

@@ -11,7 +11,10 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("storage", &[]),
     ("state", &["api", "storage"]),
     ("node", &["api", "storage", "state"]),
-    ("server", &["api", "storage", "state", "node", "client"]),
+    (
+        "server",
+        &["api", "cli", "storage", "state", "node", "client"],
+    ),
     ("client", &["api"]),
     ("etcdctl", &["api", "cli", "client"]),
     ("etcdutl", &["api", "cli", "storage", "state"]),

@@ -73,6 +73,27 @@ done
 inside test -d /var/lib/etcd/member || fail "no data where the unit says"
 ok "a member of its own serves"
 
+inside etcdctl snapshot save /tmp/etcd.db >/dev/null 2>&1 || fail "snapshot save"
+for tool in etcdctl etcdutl; do
+    inside "$tool" snapshot status /tmp/etcd.db >"$work/$tool" 2>/dev/null || fail "$tool snapshot status"
+done
+cmp "$work/etcdctl" "$work/etcdutl" || fail "etcdctl and etcdutl tell different things of a snapshot"
+inside etcdctl snapshot restore /tmp/etcd.db --data-dir=/tmp/restored >/dev/null 2>&1 || fail restore
+inside test -f /tmp/restored/member/snap/db || fail "nothing was restored"
+ok "old commands for snapshots are handed over to etcdutl"
+
+chroot "$root" etcdctl service advertise web 10.0.0.1:80 >"$work/service" &
+service=$!
+for _ in $(seq 100); do
+    [ "$(inside etcdctl service list web)" = 10.0.0.1:80 ] && break
+    sleep 0.1
+done
+[ "$(inside etcdctl service list web)" = 10.0.0.1:80 ] || fail "the service is not known"
+kill -TERM "$service"
+wait "$service" || fail "the advertisement ended badly"
+[ -z "$(inside etcdctl service list web)" ] || fail "the service is still known"
+ok "a service comes and goes"
+
 kill -TERM "$member"
 wait "$member" && code=0 || code=$?
 [ "$code" = 143 ] || fail "the member ended with $code"

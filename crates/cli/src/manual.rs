@@ -45,7 +45,7 @@ impl Writer {
         }
     }
 
-    /// A heading.
+    /// Begins a part of the page.
     pub fn heading(&mut self, title: &str) {
         self.out.push_str(&format!(".SH {}\n", escape(title)));
     }

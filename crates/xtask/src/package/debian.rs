@@ -51,7 +51,7 @@ pub(super) fn make(parts: &Parts) -> Outcome<PathBuf> {
         .join(format!("{NAME}_{}_{}.deb", parts.version, parts.arch));
     finish(
         Command::new("dpkg-deb")
-            .args(["--root-owner-group", "-Zxz", "--build"])
+            .args(["--root-owner-group", "-Zxz", "-z3", "--build"])
             .arg(&tree)
             .arg(&file)
             .env("SOURCE_DATE_EPOCH", &parts.time)

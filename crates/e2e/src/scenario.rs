@@ -46,5 +46,6 @@ pub(crate) mod schema;
 mod web;
 
 pub use parse::{Answer, Match, Scenario, Step};
+pub(crate) use run::code_name;
 pub use run::run;
 pub use web::{Exchange, Talk};

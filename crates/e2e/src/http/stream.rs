@@ -18,6 +18,11 @@ enum Framing {
         /// Bytes of the chunk under way, with its line end, that are still due.
         due: usize,
     },
+    /// The answer came in one piece, of which so many bytes are due.
+    Whole {
+        head: (u16, Headers),
+        due: usize,
+    },
     Frames,
 }
 
@@ -90,6 +95,7 @@ impl Stream {
     pub fn head(&self) -> Option<&(u16, Headers)> {
         match &self.framing {
             Framing::Chunks { head, .. } => head.as_ref(),
+            Framing::Whole { head, .. } => Some(head),
             Framing::Frames => None,
         }
     }
@@ -100,7 +106,9 @@ impl Stream {
     /// The connection is lost.
     pub fn send(&mut self, text: &str) -> Result<()> {
         let bytes = match self.framing {
-            Framing::Chunks { .. } => format!("{:x}\r\n{text}\r\n", text.len()).into_bytes(),
+            Framing::Chunks { .. } | Framing::Whole { .. } => {
+                format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+            }
             Framing::Frames => websocket::text(text.as_bytes()),
         };
         self.socket.write_all(&bytes)
@@ -123,7 +131,7 @@ impl Stream {
     /// The connection is lost.
     pub fn finish(&mut self) -> Result<()> {
         match self.framing {
-            Framing::Chunks { .. } => self.socket.write_all(b"0\r\n\r\n"),
+            Framing::Chunks { .. } | Framing::Whole { .. } => self.socket.write_all(b"0\r\n\r\n"),
             Framing::Frames => self.socket.write_all(&websocket::close()),
         }
     }
@@ -142,7 +150,7 @@ impl Stream {
             if self.ended {
                 return Ok(None);
             }
-            if !self.decode()? {
+            if !self.decode()? && !self.ended {
                 self.read_before(deadline)?;
             }
         }
@@ -199,13 +207,17 @@ impl Stream {
     fn decode(&mut self) -> Result<bool> {
         match self.framing {
             Framing::Frames => self.decode_frame(),
-            Framing::Chunks { head: None, .. } => match self.take_head() {
-                None => Ok(false),
-                came => {
-                    self.framing = Framing::Chunks { head: came, due: 0 };
-                    Ok(true)
+            Framing::Chunks { head: None, .. } => Ok(self.begin_answer()),
+            Framing::Whole { ref mut due, .. } => {
+                let count = self.raw.len().min(*due);
+                self.text.extend(self.raw.drain(..count));
+                *due -= count;
+                self.ended = *due == 0;
+                if self.ended && !self.text.is_empty() {
+                    self.text.push(b'\n');
                 }
-            },
+                Ok(count > 0)
+            }
             Framing::Chunks { due: 0, .. } => self.begin_chunk(),
             Framing::Chunks { ref mut due, .. } => {
                 let count = self.raw.len().min(*due);
@@ -219,6 +231,23 @@ impl Stream {
         }
     }
 
+    /// Whether the answer's head has come.
+    fn begin_answer(&mut self) -> bool {
+        let Some(head) = self.take_head() else {
+            return false;
+        };
+        let length = head.1.iter().find(|(name, _)| name == "content-length");
+        let length = length.and_then(|(_, value)| value.parse().ok());
+        self.framing = match length {
+            Some(due) => Framing::Whole { head, due },
+            None => Framing::Chunks {
+                head: Some(head),
+                due: 0,
+            },
+        };
+        true
+    }
+
     fn begin_chunk(&mut self) -> Result<bool> {
         let Some(end) = self.raw.windows(2).position(|two| two == b"\r\n") else {
             return Ok(false);
@@ -230,7 +259,7 @@ impl Stream {
         match &mut self.framing {
             _ if size == 0 => self.ended = true,
             Framing::Chunks { due, .. } => *due = size + 2,
-            Framing::Frames => {}
+            Framing::Whole { .. } | Framing::Frames => {}
         }
         Ok(true)
     }

@@ -256,7 +256,8 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
     rest.is_empty() || open
 }
 
-fn code_name(code: Code) -> String {
+/// A code as schemas write it: `NOT_FOUND`.
+pub(crate) fn code_name(code: Code) -> String {
     let mut name = String::new();
     for character in format!("{code:?}").chars() {
         if character.is_uppercase() && !name.is_empty() {

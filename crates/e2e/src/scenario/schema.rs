@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use prost_reflect::prost::Message;
 use prost_reflect::text_format::FormatOptions;
@@ -52,6 +54,35 @@ pub(crate) fn encode(method: &MethodDescriptor, text: &str) -> Result<Bytes, Err
     let message = DynamicMessage::parse_text_format(method.input(), &expand(text)?)
         .map_err(|error| Error(format!("request: {error}")))?;
     Ok(message.encode_to_vec().into())
+}
+
+/// The same request as JSON, by the names of the schemas.
+pub(crate) fn json(method: &MethodDescriptor, text: &str) -> Result<String, Error> {
+    let message = DynamicMessage::parse_text_format(method.input(), &expand(text)?)
+        .map_err(|error| Error(format!("request: {error}")))?;
+    Ok(json_of(&Value::Message(message)).to_string())
+}
+
+fn json_of(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(value) => (*value).into(),
+        Value::I32(value) | Value::EnumNumber(value) => (*value).into(),
+        Value::I64(value) => value.to_string().into(),
+        Value::U32(value) => (*value).into(),
+        Value::U64(value) => value.to_string().into(),
+        Value::F32(value) => (*value).into(),
+        Value::F64(value) => (*value).into(),
+        Value::String(value) => value.as_str().into(),
+        Value::Bytes(value) => BASE64.encode(value).into(),
+        Value::Message(message) => message
+            .fields()
+            .map(|(field, value)| (field.name().to_owned(), json_of(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::List(items) => items.iter().map(json_of).collect(),
+        // The schemas have no maps.
+        Value::Map(_) => serde_json::Value::Null,
+    }
 }
 
 /// An answer without what differs from run to run.

@@ -4,6 +4,7 @@
 //! request's token or certificate becomes the name that is asked about there. Nothing of this runs
 //! while authentication is off.
 
+pub(crate) mod jwt;
 pub(crate) mod password;
 pub(crate) mod simple;
 pub(crate) mod token;
@@ -15,9 +16,10 @@ use bytes::Bytes;
 use state::{Caller, Effect};
 use storage::log::LogIndex;
 
+use self::jwt::JwtTokens;
 use self::password::Passwords;
 use self::simple::SimpleTokens;
-use self::token::{Identity, Resolved, Tokens};
+use self::token::{Identity, NoTokens, Resolved, Tokens};
 use crate::config::Config;
 use crate::front::{Peer, RequestHead};
 use crate::tls;
@@ -167,12 +169,31 @@ impl Auth {
 
 /// The tokens that `--auth-token` names.
 fn tokens(config: &Config) -> Result<Arc<dyn Tokens>, String> {
-    let (kind, _options) = match config.auth.token.split_once(',') {
-        Some((kind, options)) => (kind, options),
-        None => (&*config.auth.token, ""),
-    };
+    let made = make_tokens(config);
+    made.map_err(|error| {
+        tracing::error!(
+            error = error.detail().as_str(),
+            "cannot make the tokens that were asked for"
+        );
+        error.to_string()
+    })
+}
+
+fn make_tokens(config: &Config) -> Result<Arc<dyn Tokens>, jwt::Error> {
+    let mut parts = config.auth.token.split(',');
+    let kind = parts.next().unwrap_or_default();
+    let given = jwt::given(parts)?;
     match kind {
         "simple" => Ok(Arc::new(SimpleTokens::new(config.auth.token_ttl))),
-        _ => Err(format!("--auth-token {kind} is not supported yet")),
+        "jwt" => {
+            let options = jwt::Options::parse(&given)?;
+            let unknown = options.unknown().join(", ");
+            if !unknown.is_empty() {
+                tracing::warn!(keys = unknown.as_str(), "unknown JWT options");
+            }
+            Ok(Arc::new(JwtTokens::open(options)?))
+        }
+        "" => Ok(Arc::new(NoTokens)),
+        _ => Err(jwt::Error::Options(format!("unknown token type {kind:?}"))),
     }
 }

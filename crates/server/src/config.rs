@@ -29,6 +29,7 @@ pub use help::{USAGE, flags as help_flags, version as version_text};
 pub use notice::{Level, Notice};
 pub use raw::{Raw, Source};
 pub use security::{Security, Tls, TlsVersion};
+pub(crate) use value::parse_duration;
 pub use value::{GoDuration, Kind, Value};
 
 use gates::Gates;

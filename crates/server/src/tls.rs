@@ -33,6 +33,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 pub use certificate::Identity;
 pub use error::Error;
 pub(crate) use error::refusal;
+pub(crate) use reload::Source;
 pub use reload::Watch;
 pub use san::{NotThere, check_address};
 pub(crate) use stream::identity;
@@ -298,7 +299,8 @@ impl Setup {
     /// # Errors
     /// The system refuses a thread.
     pub fn watch(&self) -> std::io::Result<Watch> {
-        Watch::start(self.client.iter().chain(&self.peer).cloned().collect())
+        let all = self.client.iter().chain(&self.peer);
+        Watch::start(all.map(|one| Arc::clone(one) as Arc<dyn Source>).collect())
     }
 }
 

@@ -72,3 +72,20 @@ pub(crate) trait Tokens: Send + Sync {
         let _ = index;
     }
 }
+
+/// An empty `--auth-token`: nobody gets a token, and none is good.
+pub(crate) struct NoTokens;
+
+impl Tokens for NoTokens {
+    fn seed(&self) -> Result<String, Status> {
+        Err(api::Error::AuthFailed.into())
+    }
+
+    fn assign(&self, _: &str, _: u64) -> Result<String, Status> {
+        Err(api::Error::AuthFailed.into())
+    }
+
+    fn resolve(&self, _: &[u8]) -> Resolved {
+        Resolved::Unknown
+    }
+}

@@ -185,7 +185,7 @@ fn parse_int(text: &str) -> Result<i64, NumberError> {
 ///
 /// # Errors
 /// Go's text.
-pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),

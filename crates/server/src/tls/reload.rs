@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Credentials, Error};
+use super::Credentials;
 
 /// Time between two looks at the files.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -40,9 +40,51 @@ impl Stamp {
     }
 }
 
-/// The files of one set of credentials, as last seen.
+/// What is made from files, and made anew when they change.
+pub(crate) trait Source: Send + Sync {
+    /// Every file whose change matters.
+    fn paths(&self) -> Vec<PathBuf>;
+
+    /// Reads the files and takes up what they hold, or leaves all as it was.
+    ///
+    /// # Errors
+    /// Why what they hold is of no use.
+    fn reload(&self) -> Result<(), String>;
+
+    /// Tells that changed files were taken up.
+    fn tell(&self);
+
+    /// Tells that changed files cannot be used.
+    fn complain(&self, error: &str);
+}
+
+impl Source for Credentials {
+    fn paths(&self) -> Vec<PathBuf> {
+        self.settings.paths().map(Path::to_owned).collect()
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let current = self.settings.load().map_err(|error| error.to_string())?;
+        self.replace(current);
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let cert = self.settings.cert.display();
+        tracing::info!("cert-file" = %cert, "took up changed TLS files");
+    }
+
+    fn complain(&self, error: &str) {
+        tracing::warn!(
+            error,
+            "cannot use changed TLS files; going on with the old ones"
+        );
+    }
+}
+
+/// The files of one source, as last seen.
 struct Watched {
-    credentials: Arc<Credentials>,
+    source: Arc<dyn Source>,
     stamps: Vec<Stamp>,
     /// The stamps were too fresh to be relied upon, or what they belong to could not be used.
     again: bool,
@@ -51,10 +93,10 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(credentials: Arc<Credentials>) -> Self {
-        let stamps = stamps(&credentials);
+    fn new(source: Arc<dyn Source>) -> Self {
+        let stamps = stamps(&*source);
         Watched {
-            credentials,
+            source,
             stamps,
             // The files may have changed between the first reading and now.
             again: true,
@@ -64,44 +106,34 @@ impl Watched {
 
     /// One look; whether something was taken up.
     fn look(&mut self, now_s: i64) -> bool {
-        let stamps = stamps(&self.credentials);
+        let stamps = stamps(&*self.source);
         let changed = stamps != self.stamps;
         if !changed && !self.again {
             return false;
         }
         self.again = !stamps.iter().all(|stamp| stamp.is_settled(now_s));
         self.stamps = stamps;
-        match self.credentials.settings.load() {
-            Ok(current) => {
-                self.credentials.replace(current);
+        match self.source.reload() {
+            Ok(()) => {
                 if changed || self.error.take().is_some() {
-                    let cert = self.credentials.settings.cert.display();
-                    tracing::info!("cert-file" = %cert, "took up changed TLS files");
+                    self.source.tell();
                 }
                 true
             }
             Err(error) => {
                 self.again = true;
-                self.complain(&error);
+                if self.error.as_ref() != Some(&error) {
+                    self.source.complain(&error);
+                    self.error = Some(error);
+                }
                 false
             }
         }
     }
-
-    fn complain(&mut self, error: &Error) {
-        let text = error.to_string();
-        if self.error.as_ref() != Some(&text) {
-            tracing::warn!(
-                error = text.as_str(),
-                "cannot use changed TLS files; going on with the old ones"
-            );
-            self.error = Some(text);
-        }
-    }
 }
 
-fn stamps(credentials: &Credentials) -> Vec<Stamp> {
-    credentials.settings.paths().map(Stamp::of).collect()
+fn stamps(source: &dyn Source) -> Vec<Stamp> {
+    source.paths().iter().map(|path| Stamp::of(path)).collect()
 }
 
 /// The thread that looks at the files once a second; ends when dropped.
@@ -114,17 +146,17 @@ pub struct Watch {
 impl Watch {
     /// # Errors
     /// The system refuses a thread.
-    pub(super) fn start(credentials: Vec<Arc<Credentials>>) -> std::io::Result<Watch> {
-        if credentials.is_empty() {
+    pub(crate) fn start(sources: Vec<Arc<dyn Source>>) -> std::io::Result<Watch> {
+        if sources.is_empty() {
             return Ok(Watch {
                 stop: None,
                 thread: None,
             });
         }
         let (stop, stopped) = channel::<()>();
-        let mut watched: Vec<Watched> = credentials.into_iter().map(Watched::new).collect();
+        let mut watched: Vec<Watched> = sources.into_iter().map(Watched::new).collect();
         let thread = thread::Builder::new()
-            .name("tls-files".into())
+            .name("key-files".into())
             .spawn(move || {
                 while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                     for one in &mut watched {

@@ -29,7 +29,7 @@ fn changes_are_taken_up() {
         ..old.tls("server", "trusted.pem")
     })
     .unwrap();
-    let mut watched = Watched::new(Arc::clone(&server));
+    let mut watched = Watched::new(server.clone());
     watched.look(LATER_S);
     assert!(!watched.look(LATER_S), "nothing changed");
     let of_old = open(&old.tls("user", "chain.pem")).unwrap();
@@ -86,7 +86,7 @@ fn the_thread_looks_and_ends() {
         trusted_ca_file: Some(old.path("root.pem")),
         ..new.tls("user", "")
     });
-    let watch = Watch::start(vec![Arc::clone(&server)]).unwrap();
+    let watch = Watch::start(vec![server.clone()]).unwrap();
     let both = fs::read_to_string(new.path("chain.pem")).unwrap();
     old.write("chain.pem", &both);
     let deadline = std::time::Instant::now() + Duration::from_secs(5);

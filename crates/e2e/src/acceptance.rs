@@ -5,14 +5,15 @@
 //! that Go etcd wrote. `writers` loads the database by three kinds of client at once, under
 //! leases and three kinds of watcher. `seed` is the first deployment, on three machines made of
 //! namespaces; `membership`, `restarts` and `certificates` are what clusters live through under load.
-//! `space` compacts and defragments a large database under load. Each prints what it found and ends
-//! with the first thing that is wrong.
+//! `space` compacts and defragments a large database under load; `logins` puts beside logins. Each
+//! prints what it found and ends with the first thing that is wrong.
 
 mod adopt;
 mod certificates;
 mod change;
 mod fleet;
 mod load;
+mod logins;
 mod membership;
 mod restarts;
 mod seed;
@@ -23,6 +24,7 @@ mod writers;
 pub use adopt::run as adopt;
 pub use certificates::run as certificates;
 pub use fleet::Plan as FleetPlan;
+pub use logins::run as logins;
 pub use membership::run as membership;
 pub use restarts::run as restarts;
 pub use seed::{Plan as SeedPlan, run as seed};

@@ -21,6 +21,8 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   restarts    members restart under load, one by one and all at once
             [--etcdctl ETCDCTL]
   certificates  certificates, revocations and authorities change under load
+  logins  puts beside a hundred logins a second
+            [--seconds N]
   space   a large database is compacted and defragmented under load
             [--megabytes N] [--puts PER_SECOND] [--stall-ms N, 0 only reports]
   bad     hostile bytes, bad directories, damaged files
@@ -116,6 +118,10 @@ async fn run(words: &[String]) -> Result<(), Error> {
             acceptance::seed(&SeedPlan { binary, etcdctl })
         }
         "membership" | "restarts" | "certificates" => under_load(story, &options).await,
+        "logins" => {
+            let seconds = options.number("--seconds", 10)?;
+            acceptance::logins(&options.need("--bin")?, seconds).await
+        }
         "space" => {
             let plan = SpacePlan {
                 binary: options.need("--bin")?,

@@ -149,7 +149,7 @@ async fn clusters_of_both_know_their_users() {
     for flags in [vec!["--bcrypt-cost=4"], vec!["--bcrypt-cost=4", &signed]] {
         let cluster = Cluster::start(vec![reference(), None, reference()], &flags).unwrap();
         enabled(&cluster.kv(1), &["ann"]).await;
-        tokens_go_everywhere(&cluster, &[0, 1, 2]).await;
+        tokens_go_everywhere(&cluster, &[0, 1, 2], false).await;
         let first = status(&cluster.kv(0)).await;
         for at in 1..3 {
             assert_eq!(status(&cluster.kv(at)).await, first);

@@ -5,17 +5,25 @@ use super::{Command, Program};
 /// The script for a shell, or `None` for a shell that nobody knows.
 #[must_use]
 pub fn script<T>(program: &Program<T>, shell: &str) -> Option<String> {
-    let globals: Vec<String> = program
-        .globals
-        .iter()
-        .map(|flag| format!("--{}", flag.name))
-        .collect();
-    let mut lists = Vec::new();
-    add_lists(&program.root, "", &[], &globals, &mut lists);
+    let globals = globals(program);
+    let lists = lists(program);
     script_of(program.root.name, shell, &globals, &lists)
 }
 
-/// The script for a program that has no table of commands of this crate: for each path of
+fn globals<T>(program: &Program<T>) -> Vec<String> {
+    let flags = program.globals.iter();
+    flags.map(|flag| format!("--{}", flag.name)).collect()
+}
+
+/// What may follow each command of a program, by the command's path.
+#[must_use]
+pub fn lists<T>(program: &Program<T>) -> Vec<(String, Vec<String>)> {
+    let mut lists = Vec::new();
+    add_lists(&program.root, "", &[], &globals(program), &mut lists);
+    lists
+}
+
+/// The script for a program that has flags of its own beside such a table: for each path of
 /// commands (`""`, `"gateway"`, `"gateway start"`) what may follow, and the flags that every
 /// command takes. `None` for a shell that nobody knows.
 #[must_use]

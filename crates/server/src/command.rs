@@ -124,12 +124,14 @@ fn fail(misuse: &cli::Misuse) -> ExitCode {
 }
 
 fn complete(call: Call) -> ExitCode {
+    if let Err(misuse) = call.expect_args(1) {
+        return fail(&misuse);
+    }
     let shell = call.text(0);
     let flags = config::help::listed().map(|flag| format!("--{}", flag.name));
-    let words = ["gateway".to_owned(), "--help".to_owned()]
-        .into_iter()
-        .chain(flags);
-    let lists = [(String::new(), words.collect())];
+    let mut lists = completion::lists(call.program);
+    // The first is the program itself.
+    lists[0].1.extend(flags);
     match completion::script_of("etcd", &shell, &[], &lists) {
         Some(script) => {
             cli::out::text(&script);
@@ -142,6 +144,9 @@ fn complete(call: Call) -> ExitCode {
 }
 
 fn manual(call: Call) -> ExitCode {
+    if let Err(misuse) = call.expect_args(1) {
+        return fail(&misuse);
+    }
     let directory = call.text(0);
     let directory = Path::new(&*directory);
     let pages = cli::manual::pages(call.program, 8);

@@ -100,28 +100,48 @@ fn code_name(code: tonic::Code) -> String {
 async fn provoke(member: &Member, found: &mut Found) -> Result<(), Error> {
     let connection = Connection::to(member.address());
     let mut metadata: Vec<(String, String)> = Vec::new();
+    let mut met: Vec<(String, Result<(), String>)> = Vec::new();
     for line in lines(PROVOKE) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "with" => metadata = vec![("token".to_owned(), rest.to_owned())],
-            "as" => metadata = token(member, rest).await.into_iter().collect(),
-            _ => {
-                let (path, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                let path = schema::full_path(path);
-                let method = schema::method(&path)
-                    .ok_or_else(|| Error(format!("{path} is in no schema")))?;
-                let body = schema::encode(&method, text)?;
-                let came = connection.call(&path, &metadata, body).await.map(|_| ());
-                if word != "ok" {
-                    found.line("error", word, is(word, came));
-                } else if let Err(status) = came {
-                    let name = format!("on the way: {path}");
-                    found.line("error", &name, Err(status.message().to_owned()));
+        match (word, met.last_mut()) {
+            ("with", _) => metadata = vec![("token".to_owned(), rest.to_owned())],
+            ("as", _) => metadata = token(member, rest).await.into_iter().collect(),
+            ("ok", _) => {
+                if let Err(status) = call(&connection, &metadata, rest).await? {
+                    met.push((
+                        format!("before others: {rest}"),
+                        Err(status.message().to_owned()),
+                    ));
                 }
+            }
+            ("or", Some((name, outcome))) => {
+                let came = call(&connection, &metadata, rest).await?;
+                if outcome.is_err() {
+                    *outcome = is(name, came);
+                }
+            }
+            _ => {
+                let came = call(&connection, &metadata, rest).await?;
+                met.push((word.to_owned(), is(word, came)));
             }
         }
     }
+    met.into_iter()
+        .for_each(|(name, outcome)| found.line("error", &name, outcome));
     Ok(())
+}
+
+/// Calls a method with a request that is written as text behind it.
+async fn call(
+    connection: &Connection,
+    metadata: &[(String, String)],
+    text: &str,
+) -> Result<Result<(), Status>, Error> {
+    let (path, text) = text.split_once(' ').unwrap_or((text, ""));
+    let path = schema::full_path(path);
+    let method = schema::method(&path).ok_or_else(|| Error(format!("{path} is in no schema")))?;
+    let body = schema::encode(&method, text)?;
+    Ok(connection.call(&path, metadata, body).await.map(|_| ()))
 }
 
 /// The token of a user, as metadata; nothing when there is none to be had.
@@ -213,7 +233,7 @@ mod tests {
                 continue;
             }
             assert!(
-                word == "ok" || table().iter().any(|[name, ..]| *name == word),
+                word == "ok" || word == "or" || table().iter().any(|[name, ..]| *name == word),
                 "{word}"
             );
             let (path, text) = rest.split_once(' ').unwrap_or((rest, ""));

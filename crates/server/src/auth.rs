@@ -69,13 +69,25 @@ pub(crate) enum Who {
     /// Nothing was shown, or authentication is off and nobody looked.
     #[default]
     Nobody,
-    /// With the token that was shown.
-    Known(Identity, Option<Bytes>),
+    /// Shared, so that calls stay small while authentication is off.
+    Known(Arc<Known>),
     /// A token that is worth nothing was shown.
     Impostor,
 }
 
+/// A caller, and the token that was shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    identity: Identity,
+    token: Option<Bytes>,
+}
+
 impl Who {
+    fn known(identity: Identity, token: Option<&Bytes>) -> Who {
+        let token = token.cloned();
+        Who::Known(Arc::new(Known { identity, token }))
+    }
+
     /// As the state asks about it.
     ///
     /// # Errors
@@ -83,9 +95,9 @@ impl Who {
     pub(crate) fn caller(&self) -> Result<Caller<'_>, Error> {
         match self {
             Who::Nobody => Ok(Caller::NOBODY),
-            Who::Known(identity, _) => Ok(Caller {
-                user: &identity.user,
-                revision: identity.revision,
+            Who::Known(known) => Ok(Caller {
+                user: &known.identity.user,
+                revision: known.identity.revision,
             }),
             Who::Impostor => Err(Error::InvalidAuthToken),
         }
@@ -94,7 +106,7 @@ impl Who {
     /// The token that was shown, to be shown to another member.
     pub(crate) fn bearer(&self) -> Option<Bytes> {
         match self {
-            Who::Known(_, token) => token.clone(),
+            Who::Known(known) => known.token.clone(),
             _ => None,
         }
     }
@@ -124,7 +136,7 @@ impl Auth {
     pub(crate) fn identify(&self, credentials: &Credentials) -> Option<Who> {
         if let Some(token) = &credentials.token {
             return match self.tokens.resolve(token) {
-                Resolved::Known(identity) => Some(Who::Known(identity, Some(token.clone()))),
+                Resolved::Known(identity) => Some(Who::known(identity, Some(token))),
                 Resolved::NotYet if !credentials.waited => None,
                 Resolved::NotYet | Resolved::Unknown => Some(Who::Impostor),
             };
@@ -137,7 +149,7 @@ impl Auth {
                     user: Arc::from(&*certificate.common_name),
                     revision: None,
                 };
-                Who::Known(identity, None)
+                Who::known(identity, None)
             }
         })
     }

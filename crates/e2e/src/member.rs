@@ -198,6 +198,13 @@ impl Member {
         self.joins = true;
     }
 
+    /// Chooses another port for other members, from the next start on.
+    pub(crate) fn move_peer(&mut self) -> Result<(), Error> {
+        self.peer = free_address()?;
+        self.advertised = self.peer;
+        Ok(())
+    }
+
     /// Removes its data, as if its disk had been replaced. It must not run.
     pub(crate) fn wipe(&mut self) -> Result<(), Error> {
         assert!(self.child.is_none(), "a member that runs needs its data");

@@ -32,6 +32,9 @@ pub async fn run(plan: &Plan, only: &str) -> Result<(), Error> {
         wipe(plan, &[]).await?;
         wipe(plan, &SHORT_LOG).await?;
     }
+    if wanted("update") {
+        update(plan).await?;
+    }
     if wanted("refuse") {
         refuse_for_learners(plan).await?;
         refuse_without_quorum(plan).await?;
@@ -148,6 +151,33 @@ async fn wipe(plan: &Plan, flags: &[&str]) -> Result<(), Error> {
     fleet.agree().await?;
     println!("m{wiped} was wiped: {count} acknowledged writes are on every member");
     Ok(())
+}
+
+/// A member moves to another peer port: first the others are told, then it starts there.
+async fn update(plan: &Plan) -> Result<(), Error> {
+    let mut fleet = Fleet::found(plan, 3, &[])?;
+    let moved = (fleet.cluster.leader().await? + 1) % 3;
+    let id = fleet.id(moved)?;
+    let traffic = Traffic::start(fleet.addresses());
+    traffic.go_on(Instant::now()).await?;
+    let from = Instant::now();
+    fleet.cluster.member(moved).stop()?;
+    fleet.cluster.member(moved).move_peer()?;
+    let peer = fleet.cluster.members()[moved].peer();
+    fleet.etcdctl(&[
+        "member",
+        "update",
+        &id,
+        &format!("--peer-urls=http://{peer}"),
+    ])?;
+    fleet.cluster.member(moved).restart()?;
+    if fleet.id(moved)? != id {
+        return Err(Error(format!("m{moved} has another ID after its move")));
+    }
+    step(&traffic, from, &format!("m{moved} moves to another port")).await?;
+    fleet.move_leader(moved).await?;
+    traffic.end(&fleet.addresses()).await?;
+    fleet.agree().await
 }
 
 /// How many databases a member got from others since it started.

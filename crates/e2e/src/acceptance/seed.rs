@@ -326,7 +326,9 @@ fn check_etcdctl(
 ) -> Result<(), Error> {
     let mut words = vec!["get".to_owned(), "/seed/key".into()];
     words.push(format!("--endpoints=https://{}:2379", to.full_name()));
-    words.extend(["--dial-timeout=1s".into(), "--command-timeout=2s".into()]);
+    // Who is refused tries again until then.
+    let limit = if wanted { "10s" } else { "2s" };
+    words.extend(["dial", "command"].map(|which| format!("--{which}-timeout={limit}")));
     words.extend(match who {
         Some(who) => identity(who),
         None => vec![format!("--cacert={CHAIN}")],

@@ -17,7 +17,7 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   seed    the first deployment: three machines made of namespaces, mutual TLS; needs root
             [--etcdctl ETCDCTL]
   membership  members come and go under load, by etcdctl
-            [--etcdctl ETCDCTL] [--only grow|wipe|refuse|two]
+            [--etcdctl ETCDCTL] [--only grow|wipe|update|refuse|two]
   restarts    members restart under load, one by one and all at once
             [--etcdctl ETCDCTL]
   certificates  certificates, revocations and authorities change under load

@@ -281,6 +281,18 @@ impl Node {
         self.raft.progress(id)
     }
 
+    /// Who got this member's vote in the present term, if anybody did.
+    #[must_use]
+    pub fn vote(&self) -> Option<MemberId> {
+        self.raft.vote()
+    }
+
+    /// What this member is in the present term.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.raft.role()
+    }
+
     /// The configuration that raft counts quorums by.
     #[must_use]
     pub fn conf(&self) -> &ConfState {

@@ -167,8 +167,12 @@ pub struct Ready {
 pub struct Progress {
     /// The last entry that is known to be in its log.
     pub matched: LogIndex,
+    /// The entry that is sent to it next.
+    pub next: LogIndex,
     /// Whether it was heard of since the last check of the quorum.
     pub is_active: bool,
+    /// Whether it is still being found out where its log ends.
+    pub is_probed: bool,
     /// Whether a snapshot is on its way to it.
     pub in_snapshot: bool,
 }
@@ -492,9 +496,18 @@ impl Raft {
         let progress = raft.prs().get(id.0)?;
         Some(Progress {
             matched: LogIndex(progress.matched),
+            next: LogIndex(progress.next_idx),
+            is_probed: progress.state == ProgressState::Probe,
             is_active: progress.recent_active,
             in_snapshot: progress.state == ProgressState::Snapshot,
         })
+    }
+
+    /// Who got this member's vote in the present term, if anybody did.
+    #[must_use]
+    pub fn vote(&self) -> Option<MemberId> {
+        let vote = self.node.raft.vote;
+        (vote != 0).then_some(MemberId(vote))
     }
 
     /// Whether leadership is being handed over.

@@ -28,6 +28,7 @@ use super::mailbox::Mailbox;
 use super::persist::{Job, WalSlot};
 use super::post::{HAND_OVER, Mail, Post, UNATTENDED};
 use super::stalls::Stall;
+use super::status::Details;
 use super::stop::fatal;
 use super::sweep::ToSweep;
 use crate::config::GoDuration;
@@ -39,6 +40,8 @@ use crate::shutdown::Stopper;
 const INLINE_ENTRIES_MAX: usize = 32;
 /// Entries applied before results leave, so that early ones do not wait for a long batch.
 const APPLY_SLICE: usize = 512;
+/// Time between two attempts of a leader whose data is corrupt to hand over.
+const STEP_DOWN_PAUSE: Duration = Duration::from_secs(1);
 /// Longest nap while the commit thread catches up.
 const PRESSURE_NAP: Duration = Duration::from_millis(10);
 
@@ -96,6 +99,8 @@ pub(crate) struct Core {
     pub(crate) compactor: Option<Compactor>,
     /// Ticks that a member which meets others soon after its start, and no leader, skips.
     pub(crate) head_start: Option<HeadStart>,
+    /// When a leader whose data is corrupt next tries to hand over.
+    pub(crate) steps_down_at: Instant,
     pub(crate) stopping: bool,
     pub(crate) stopper: Stopper,
     /// The stop waits until somebody else leads.
@@ -129,6 +134,8 @@ impl Core {
                 self.note_late(now - next_tick);
                 self.step(Input::Tick);
                 self.take_head_start(now);
+                self.publish_details();
+                self.step_down_if_corrupt(now);
                 next_tick = (next_tick + self.tick).max(now);
                 self.expire_leases();
                 self.compact_by_itself(now);
@@ -139,6 +146,33 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// A leader whose data is corrupt would give its database to others: somebody else leads, as
+    /// soon as somebody can.
+    fn step_down_if_corrupt(&mut self, now: Instant) {
+        let corrupt = self.shared.quarantined.load(Ordering::Acquire);
+        let has_others = self.node.conf().voters.len() > 1;
+        if corrupt && has_others && self.node.is_leader() && now >= self.steps_down_at {
+            self.steps_down_at = now + STEP_DOWN_PAUSE;
+            let token = UNATTENDED;
+            self.step(Input::TransferLeader { to: None, token });
+        }
+    }
+
+    /// Tells `/debug/vars` what raft knows.
+    fn publish_details(&self) {
+        let conf = self.node.conf();
+        let ids = conf.voters.iter().chain(&conf.learners).copied();
+        let progress = ids.map(MemberId).filter_map(|id| {
+            let progress = self.node.progress(id)?;
+            Some((id, progress))
+        });
+        self.shared.status.set_details(Details {
+            role: Some(self.node.role()),
+            vote: self.node.vote(),
+            progress: progress.collect(),
+        });
     }
 
     /// Nobody led when this member started, or it would have heard: it need not wait a whole
@@ -529,14 +563,7 @@ impl Core {
                 answers.push(Input::ClusterVersion(now));
             }
             Effect::DowngradeChanged => answers.push(Input::Downgrade(self.shared.downgrade())),
-            Effect::AlarmsChanged => {
-                self.shared.on_alarms();
-                // A leader would give its database to others.
-                if self.shared.quarantined.load(Ordering::Acquire) && self.node.is_leader() {
-                    let token = UNATTENDED;
-                    answers.push(Input::TransferLeader { to: None, token });
-                }
-            }
+            Effect::AlarmsChanged => self.shared.on_alarms(),
             Effect::QuotaExceeded => self.shared.raise_no_space(),
             Effect::LeaderConfirmed
             | Effect::MemberPublished { .. }

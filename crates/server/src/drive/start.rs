@@ -110,15 +110,13 @@ pub(crate) fn start(
         apply_times: ApplyTimes::default(),
         compactor: compactor(config, &shared),
         head_start: head_start(config),
+        steps_down_at: Instant::now(),
         stopping: false,
         hands_over: false,
         stopper: outside.stopper,
         announced: 0,
     };
-    let wal_thread = {
-        let (wal, inbox) = (Arc::clone(&wal), Arc::clone(&shared.core));
-        spawn("wal", move || wal.run(&inbox))?
-    };
+    let wal_thread = spawn_wal(&wal, &shared)?;
     let mut background = vec![
         spawn("sweep", move || sweep.run())?,
         spawn("hash", move || hashing.run())?,
@@ -132,6 +130,11 @@ pub(crate) fn start(
         wal_thread,
         shared,
     })
+}
+
+fn spawn_wal(wal: &Arc<WalSlot>, shared: &Shared) -> io::Result<JoinHandle<()>> {
+    let (wal, inbox) = (Arc::clone(wal), Arc::clone(&shared.core));
+    spawn("wal", move || wal.run(&inbox))
 }
 
 /// Tells the threads to come what the state knows already.

@@ -1,13 +1,25 @@
 //! What the core publishes about the member for every thread to read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use api::ids::MemberId;
+use node::raft::{Progress, Role};
 use storage::log::{LogIndex, Term};
+
+/// What raft knows beyond the numbers, as of the last tick.
+#[derive(Clone, Default)]
+pub(crate) struct Details {
+    pub(crate) role: Option<Role>,
+    pub(crate) vote: Option<MemberId>,
+    /// On the leader: what it knows about each member's log.
+    pub(crate) progress: Vec<(MemberId, Progress)>,
+}
 
 /// Written by the core thread alone.
 #[derive(Default)]
 pub(crate) struct Status {
+    details: Mutex<Details>,
     leader: AtomicU64,
     term: AtomicU64,
     committed: AtomicU64,
@@ -24,6 +36,15 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    pub(crate) fn details(&self) -> Details {
+        let details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
+        details.clone()
+    }
+
+    pub(super) fn set_details(&self, details: Details) {
+        *self.details.lock().unwrap_or_else(PoisonError::into_inner) = details;
+    }
+
     pub(crate) fn leader(&self) -> Option<MemberId> {
         let leader = self.leader.load(Ordering::Acquire);
         (leader != 0).then_some(MemberId(leader))

@@ -22,6 +22,8 @@ const INDEX: &str = "/debug/pprof/\n\n\
     cmdline\tthe words that the process was started with\n\
     profile\tprocessor time by thread over ?seconds=30\n\
     heap\tmemory by kind, as the kernel counts it\n\
+    goroutine\tthe same as threadcreate\n\
+    symbol\thow many symbols can be looked up: none\n\
     threadcreate\tthreads with their processor time so far\n";
 
 /// Processor time of a thread in ticks.
@@ -52,9 +54,11 @@ impl Routes {
         }
         let text = match what {
             "" | "/" => INDEX.to_owned(),
+            "/symbol" => "num_symbols: 0\n".to_owned(),
             "/cmdline" => self.command_line.join("\0"),
             "/heap" => fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default(),
-            "/threadcreate" => table(&threads(), &Threads::new(), None),
+            // What goroutines are to Go, threads are here.
+            "/goroutine" | "/threadcreate" => table(&threads(), &Threads::new(), None),
             "/profile" => {
                 let asked = query(request, "seconds").next();
                 let seconds = asked.and_then(|text| text.parse().ok());

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use api::ids::MemberId;
 use api::pb::etcdserverpb as pb;
+use node::raft::Role;
 use state::Operations;
 
 use crate::drive::Shared;
 use crate::front::{Stats, StatsSnapshot};
-use crate::http::{Alarm, Check, MemberView, RaftState, RaftStatus, Read};
+use crate::http::{Alarm, Check, MemberView, Progress, RaftState, RaftStatus, Read};
 use crate::metrics::Metrics;
 
 pub(super) struct Probe {
@@ -92,18 +93,34 @@ impl MemberView for Probe {
 
     fn raft_status(&self) -> RaftStatus {
         let status = &self.shared.status;
-        let leads = status.leader() == Some(self.shared.member);
+        let details = status.details();
+        let progress = details
+            .progress
+            .into_iter()
+            .map(|(member, known)| Progress {
+                member,
+                matched: known.matched.0,
+                next: known.next.0,
+                state: match known {
+                    known if known.in_snapshot => "StateSnapshot",
+                    known if known.is_probed => "StateProbe",
+                    _ => "StateReplicate",
+                },
+            });
         RaftStatus {
             member: self.shared.member,
             term: status.term().0,
             commit: status.committed().0,
             applied: self.shared.view.applied().index.0,
             leader: status.leader().unwrap_or_default(),
-            state: if leads {
-                RaftState::Leader
-            } else {
-                RaftState::Follower
+            vote: details.vote.unwrap_or_default(),
+            state: match details.role {
+                Some(Role::Leader) => RaftState::Leader,
+                Some(Role::Candidate) => RaftState::Candidate,
+                Some(Role::PreCandidate) => RaftState::PreCandidate,
+                Some(Role::Follower) | None => RaftState::Follower,
             },
+            progress: progress.collect(),
             ..RaftStatus::default()
         }
     }

@@ -142,16 +142,16 @@ impl Changes {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unused_tokens_expire() {
-    let member = start(vec!["--auth-token-ttl=2".into()]);
+    let member = start(vec!["--auth-token-ttl=4".into()]);
     let kv = kv(&member);
     let root = enabled(&kv, &["ann"]).await;
-    let used = root.authenticate("ann").await.unwrap();
     // Each is looked at once: a look prolongs its life.
     let mut unused = Vec::new();
     for _ in 0..LIMIT.as_secs() * 2 {
         unused.push(root.authenticate("ann").await.unwrap());
     }
     let begun = Instant::now();
+    let used = root.authenticate("ann").await.unwrap();
     loop {
         get(&kv, Some(&used), "a/1").await.expect("it is in use");
         let one = unused.pop().expect("one expires in time");
@@ -164,7 +164,7 @@ async fn unused_tokens_expire() {
         }
     }
     let life = begun.elapsed();
-    assert!(life >= Duration::from_millis(1500), "{life:?}");
+    assert!(life >= Duration::from_secs(3), "{life:?}");
     get(&kv, Some(&used), "a/1").await.expect("it is in use");
 }
 
@@ -286,7 +286,7 @@ async fn off_and_on_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_outlives_its_permission() {
-    let member = start(vec!["--auth-token-ttl=1".into()]);
+    let member = start(vec![]);
     let kv = kv(&member);
     let mut root = enabled(&kv, &["ann"]).await;
     let token = root.authenticate("ann").await.unwrap();
@@ -403,10 +403,12 @@ pub(crate) async fn status(kv: &Kv) -> (bool, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_simple_tokens_while_leaders_change() {
     let mut cluster = Cluster::start(vec![None, None, None], &["--bcrypt-cost=4"]).unwrap();
-    let root = enabled(&cluster.kv(0), &["ann"]).await;
+    enabled(&cluster.kv(0), &["ann"]).await;
     tokens_go_everywhere(&cluster, &[0, 1, 2], is_ours()).await;
     for _ in 0..2 {
-        let token = root.token.as_deref();
+        // A member that was started again knows none of those before.
+        let token = Root::at(&cluster.kv(0)).authenticate("root").await.unwrap();
+        let token = Some(token.as_str());
         let leader = leader(&cluster, token).await;
         cluster.member(leader).kill().unwrap();
         let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();

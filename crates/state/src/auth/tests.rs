@@ -7,8 +7,10 @@ use api::pb::authpb::{Permission, UserAddOptions};
 use api::pb::etcdserverpb as pb;
 use prost::Message;
 
-use crate::auth::Caller;
-use crate::fatal::Fatal;
+use crate::auth::{
+    Authorised, Caller, LeaseKeys, LeaseRenewal, LoggedIn, Root, TheseKeys, WatchKeys,
+};
+use crate::fatal::{Fatal, ReadError};
 use crate::machine::tests::{Rig, put_request};
 use crate::machine::{Effect, Machine};
 use crate::reply::{Header, Reply};
@@ -331,4 +333,118 @@ fn a_deleted_role_is_taken_from_its_users() {
         as_user(&mut rig, "root", request),
         Err(Error::InvalidAuthMgmt)
     );
+}
+
+fn caller(user: &str) -> Caller<'_> {
+    Caller {
+        user,
+        revision: None,
+    }
+}
+
+fn range(key: &str, end: &str) -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: key.to_string().into(),
+        range_end: end.to_string().into(),
+        ..Default::default()
+    }
+}
+
+fn refused<T>(outcome: Result<T, ReadError>) -> Option<Error> {
+    match outcome {
+        Ok(_) => None,
+        Err(ReadError::Refused(error)) => Some(error),
+        Err(ReadError::Broken(fatal)) => panic!("{fatal}"),
+    }
+}
+
+#[test]
+fn a_proof_is_good_for_the_users_that_it_was_asked_of() {
+    let mut rig = enabled();
+    let asked = rig
+        .view
+        .authorise(caller("alice"), range("c", "e"))
+        .unwrap();
+    assert_eq!(refused(rig.view.range(&asked)), None);
+    let mut parts = rig.view.range_parts(&asked).unwrap();
+    as_user(&mut rig, "root", role_add("other")).unwrap();
+    let old = Some(Error::AuthOldRevision);
+    assert_eq!(refused(rig.view.range(&asked)), old);
+    assert_eq!(refused(rig.view.range_parts(&asked)), old);
+    assert_eq!(refused(parts.next_part(10, 1 << 20)), old);
+    let txn = pb::TxnRequest {
+        success: vec![pb::RequestOp {
+            request: Some(pb::request_op::Request::RequestRange(range("c", "e"))),
+        }],
+        ..Default::default()
+    };
+    let asked = rig.view.authorise(caller("alice"), txn).unwrap();
+    assert_eq!(refused(rig.view.txn(&asked)), None);
+    let disable = Request {
+        auth_disable: Some(pb::AuthDisableRequest {}),
+        ..Default::default()
+    };
+    as_user(&mut rig, "root", disable).unwrap();
+    // Nobody needs a proof any more, and whoever has one may use it.
+    assert_eq!(refused(rig.view.txn(&asked)), None);
+    let unasked = rig.view.authorise(Caller::NOBODY, range("a", "z")).unwrap();
+    assert_eq!(refused(rig.view.range(&unasked)), None);
+    rig.apply(enable()).unwrap();
+    assert_eq!(refused(rig.view.range(&unasked)), Some(Error::UserEmpty));
+    assert_eq!(refused(rig.view.txn(&asked)), old);
+}
+
+#[test]
+fn the_table_of_what_a_member_does_by_itself() {
+    let mut rig = enabled();
+    let grant = |id| Request {
+        lease_grant: Some(pb::LeaseGrantRequest { id, ttl: 10 }),
+        ..Default::default()
+    };
+    let leased = |key: &str, lease| Request {
+        put: Some(pb::PutRequest {
+            lease,
+            ..put_request(key, "v")
+        }),
+        ..Default::default()
+    };
+    for (id, key) in [(5, "a"), (6, "c")] {
+        rig.apply(grant(id)).unwrap();
+        as_user(&mut rig, "root", leased(key, id)).unwrap();
+    }
+    let view = &rig.view;
+    let (nobody, alice, root) = (Caller::NOBODY, caller("alice"), caller("root"));
+    let denied = Err(Error::PermissionDenied);
+    // A user who is in nobody's list may show a certificate.
+    let stranger = caller("stranger");
+    let asked = |who| view.authorise(who, LoggedIn).map(drop);
+    assert_eq!(asked(nobody), Err(Error::UserEmpty));
+    assert_eq!([asked(alice), asked(stranger), asked(root)], [Ok(()); 3]);
+    let asked = |who| view.authorise(who, Root).map(drop);
+    assert_eq!([asked(alice), asked(root)], [denied, Ok(())]);
+    assert_eq!(asked(stranger), Err(Error::UserNotFound));
+    assert_eq!(asked(nobody), Err(Error::UserEmpty));
+    // Alice writes a, and reads c.
+    let renewal = |who, id| view.authorise(who, LeaseRenewal(id)).map(drop);
+    assert_eq!([renewal(alice, 5), renewal(alice, 6)], [Ok(()), denied]);
+    assert_eq!([renewal(alice, 7), renewal(root, 6)], [Ok(()), Ok(())]);
+    assert_eq!(renewal(nobody, 7), Err(Error::UserEmpty));
+    let keys = |who, id| view.lease_keys(&view.authorise(who, LeaseKeys(id))?);
+    assert_eq!(keys(alice, 5), Err(Error::PermissionDenied));
+    assert_eq!(keys(alice, 6), Ok(vec!["c".into()]));
+    assert_eq!(keys(root, 5), Ok(vec!["a".into()]));
+    let by_member = Authorised::by_member(LeaseKeys(5));
+    assert_eq!(view.lease_keys(&by_member), Ok(vec!["a".into()]));
+    assert_eq!(view.authorise_all_leases(nobody), Err(Error::UserEmpty));
+    assert_eq!(view.authorise_all_leases(alice), denied);
+    assert_eq!(view.authorise_all_leases(root), Ok(()));
+    let these = |keys: &[&'static str]| TheseKeys(keys.iter().map(|key| (*key).into()).collect());
+    assert!(view.authorise(alice, these(&["c", "d"])).is_ok());
+    assert!(view.authorise(alice, these(&["c", "a"])).is_err());
+    let watch = |who, keys| view.authorise(who, keys).map(drop);
+    assert_eq!(watch(alice, WatchKeys::One("c".into())), Ok(()));
+    assert_eq!(watch(alice, WatchKeys::One("a".into())), denied);
+    let to_e = WatchKeys::Range("c".into(), Some("e".into()));
+    assert_eq!(watch(alice, to_e), Ok(()));
+    assert_eq!(watch(alice, WatchKeys::Range("c".into(), None)), denied);
 }

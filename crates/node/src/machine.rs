@@ -654,7 +654,7 @@ impl Node {
         if self.raft.role() != Role::Leader {
             self.set_sole_leader(false, outputs);
         }
-        let lost = self.reads.abandon_round();
+        let lost = self.reads.abandon_rounds();
         if !lost.is_empty() {
             let lost = lost
                 .into_iter()
@@ -887,7 +887,7 @@ const APPLY_IN_FLIGHT_MAX: u64 = 1024;
 const LINGER_MS: u64 = 1000;
 /// How often a leader asks what the others run, as in etcd.
 const VERSIONS_MS: u64 = 4000;
-/// A read-index round without an answer is asked again.
+/// A read-index round without an answer is followed by another.
 const READ_RETRY_MS: u64 = 500;
 /// Part of the request timeout that does not depend on elections.
 const REQUEST_BASE_MS: u64 = 5000;

@@ -1,5 +1,6 @@
 //! What clients asked and what they were told, with times on one clock.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -122,6 +123,8 @@ impl Op {
 pub struct History {
     begin: Instant,
     ops: Mutex<Vec<Op>>,
+    /// How often there was no answer, by reason.
+    failures: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Default for History {
@@ -129,6 +132,7 @@ impl Default for History {
         Self {
             begin: Instant::now(),
             ops: Mutex::default(),
+            failures: Mutex::default(),
         }
     }
 }
@@ -142,6 +146,20 @@ impl History {
 
     pub(super) fn push(&self, op: Op) {
         self.ops.lock().expect("no holder panics").push(op);
+    }
+
+    pub(super) fn count_failure(&self, reason: String) {
+        let mut failures = self.failures.lock().expect("no holder panics");
+        *failures.entry(reason).or_default() += 1;
+    }
+
+    /// Why there were no answers, in words.
+    pub(super) fn failures(&self) -> String {
+        let failures = self.failures.lock().expect("no holder panics");
+        let texts = failures
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"));
+        texts.collect::<Vec<_>>().join(", ")
     }
 
     /// A copy of what was recorded so far.

@@ -15,6 +15,7 @@ use api::pb::etcdserverpb::{
 use api::pb::mvccpb::KeyValue;
 use bytes::Bytes;
 use client::stub::KvClient;
+use tonic::Status;
 
 use super::history::{Answer, Ask, History, Key, Op, Said, Value, Version};
 use crate::Error;
@@ -99,14 +100,23 @@ impl Session {
         while !stopping.load(Ordering::Acquire) {
             let call = self.history.now();
             let ask = self.choose(call);
-            let answer = match tokio::time::timeout(LIMIT, perform(&self.kv, &ask)).await {
+            let answered = tokio::time::timeout(LIMIT, perform(&self.kv, &ask)).await;
+            let answer = match answered {
                 Ok(Ok((revision, said))) => Some(Answer {
                     at: self.history.now(),
                     revision,
                     said,
                 }),
                 Ok(Err(Failure::Nonsense(error))) => return Err(error),
-                Ok(Err(Failure::Refused)) | Err(_) => None,
+                Ok(Err(Failure::Refused(status))) => {
+                    self.history.count_failure(reason(&status));
+                    None
+                }
+                Err(_) => {
+                    let kind = if ask.writes() { "write" } else { "read" };
+                    self.history.count_failure(format!("no answer to a {kind}"));
+                    None
+                }
             };
             self.remember(&ask, answer.as_ref());
             let (session, endpoint) = (self.number, self.endpoint);
@@ -189,13 +199,23 @@ impl Session {
 /// Why there is no answer.
 enum Failure {
     /// An error, after which the request may have been done nevertheless.
-    Refused,
+    Refused(Status),
     /// No server may say that.
     Nonsense(Error),
 }
 
+/// An error in few words.
+fn reason(status: &Status) -> String {
+    // What the transport says has addresses and numbers in it.
+    let is_etcds = status.message().starts_with("etcdserver");
+    match is_etcds {
+        true => status.message().to_owned(),
+        false => format!("{:?}", status.code()),
+    }
+}
+
 async fn perform(kv: &Kv, ask: &Ask) -> Result<(i64, Said), Failure> {
-    let refused = |_| Failure::Refused;
+    let refused = Failure::Refused;
     match ask {
         Ask::Put { key, value } => {
             let revision = kv.put_request(put(*key, *value)).await.map_err(refused)?;
@@ -261,7 +281,7 @@ async fn transaction(kv: &Kv, ask: &Ask) -> Result<(i64, Said), Failure> {
         let read = operation(Request::RequestRange(get(*key)));
         request.failure.push(read);
     }
-    let answer = kv.txn(request).await.map_err(|_| Failure::Refused)?;
+    let answer = kv.txn(request).await.map_err(Failure::Refused)?;
     let at = revision(answer.header);
     if answer.succeeded {
         return Ok((at, Said::Written));

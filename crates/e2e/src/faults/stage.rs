@@ -419,7 +419,9 @@ impl Stage {
         };
         let complaints = check::check(&record);
         if complaints.is_empty() {
-            return Ok(Report::new(&record, terms, self.healed, all.len()));
+            let mut report = Report::new(&record, terms, self.healed, all.len());
+            report.failures = history.failures();
+            return Ok(report);
         }
         Err(Error(complaints.join("\n")))
     }
@@ -525,6 +527,8 @@ pub(super) struct Report {
     writes: usize,
     reads: usize,
     unknown: usize,
+    /// Why.
+    failures: String,
     events: usize,
     streams: usize,
     renewals: usize,
@@ -548,6 +552,7 @@ impl Report {
             writes,
             reads: ops.len() - writes - unknown,
             unknown,
+            failures: String::new(),
             events: record.watchers.iter().map(|log| log.told.len()).sum(),
             streams: record.watchers.iter().map(|log| log.streams).sum(),
             renewals: record.leases.iter().map(|life| life.renewals).sum(),
@@ -564,11 +569,12 @@ impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "{} writes, {} reads, {} unknown; {} revisions on {} streams; {} leases, {} renewals; \
+            "{} writes, {} reads, {} unknown ({}); {} revisions on {} streams; {} leases, {} renewals; \
              terms +{}; longest gap {} ms, all write again in {} ms",
             self.writes,
             self.reads,
             self.unknown,
+            self.failures,
             self.events,
             self.streams,
             self.leases,

@@ -18,6 +18,7 @@ struct Round {
     /// Unique, so that an answer can only belong to a question asked after the reads arrived.
     context: Bytes,
     asked_tick: u64,
+    /// Those that arrived since the round before it was asked.
     reads: Vec<Read>,
 }
 
@@ -26,8 +27,9 @@ struct Round {
 pub(super) struct Reads {
     /// Arrived, no round yet.
     waiting: Vec<Read>,
-    /// At most one round at a time; what arrives meanwhile forms the next.
-    round: Option<Round>,
+    /// What arrives while a round is under way forms the next. A round without an answer in time is
+    /// followed by another, not forgotten: where answers take longer than that, it must count.
+    rounds: VecDeque<Round>,
     /// Confirmed; answered once the index is applied. Indexes never decrease.
     confirmed: VecDeque<(LogIndex, Vec<Read>)>,
 }
@@ -40,45 +42,51 @@ impl Reads {
 
     /// Whether any read has no confirmed index yet.
     pub(super) fn is_unconfirmed(&self) -> bool {
-        self.round.is_some() || !self.waiting.is_empty()
+        !self.rounds.is_empty() || !self.waiting.is_empty()
     }
 
     /// Confirms everything that waits: for a member that is its own quorum.
     pub(super) fn confirm_all(&mut self, index: LogIndex) {
-        let mut reads = self.round.take().map_or_else(Vec::new, |round| round.reads);
+        let asked = self.rounds.drain(..).flat_map(|round| round.reads);
+        let mut reads: Vec<Read> = asked.collect();
         reads.append(&mut self.waiting);
         self.push_confirmed(index, reads);
     }
 
-    /// Whether a round should be asked for now: there are reads and no round, or the round that
-    /// is under way was asked for `retry_ticks` ago and may have been lost.
+    /// Whether a round should be asked for now: there are reads and no round, or the last round was
+    /// asked for `retry_ticks` ago and may have been lost.
     pub(super) fn wants_round(&self, tick: u64, retry_ticks: u64) -> bool {
-        match &self.round {
+        match self.rounds.back() {
             Some(round) => tick >= round.asked_tick + retry_ticks,
             None => !self.waiting.is_empty(),
         }
     }
 
-    /// Begins a round, or begins the present one anew with another context.
+    /// Begins a round with what waits, beside those that have no answer yet.
     pub(super) fn begin_round(&mut self, context: Bytes, tick: u64) {
-        let mut reads = self.round.take().map_or_else(Vec::new, |round| round.reads);
-        reads.append(&mut self.waiting);
-        self.round = Some(Round {
+        self.rounds.push_back(Round {
             context,
             asked_tick: tick,
-            reads,
+            reads: std::mem::take(&mut self.waiting),
         });
     }
 
-    /// The engine confirmed a round; an answer to a round that was given up is ignored.
+    /// The engine confirmed a round, and with it all that were asked for before; an answer to none
+    /// of them is ignored.
     pub(super) fn on_confirmed(&mut self, context: &[u8], index: LogIndex) {
-        if self
-            .round
-            .as_ref()
-            .is_some_and(|round| round.context == context)
-        {
-            let reads = self.round.take().map_or_else(Vec::new, |round| round.reads);
+        let confirmed = self.rounds.iter().position(|one| one.context == context);
+        if let Some(last) = confirmed {
+            let rounds = self.rounds.drain(..=last);
+            let reads = rounds.flat_map(|round| round.reads).collect();
             self.push_confirmed(index, reads);
+            self.drop_empty_rounds();
+        }
+    }
+
+    /// Rounds for which nobody waits any more.
+    fn drop_empty_rounds(&mut self) {
+        if self.rounds.iter().all(|round| round.reads.is_empty()) {
+            self.rounds.clear();
         }
     }
 
@@ -103,15 +111,15 @@ impl Reads {
         Some((index, reads.into_iter().map(|read| read.token).collect()))
     }
 
-    /// Gives up the round that was asked of a leader which is no longer.
-    pub(super) fn abandon_round(&mut self) -> Vec<Token> {
-        let reads = self.round.take().map_or_else(Vec::new, |round| round.reads);
-        reads.into_iter().map(|read| read.token).collect()
+    /// Gives up the rounds that were asked of a leader which is no longer.
+    pub(super) fn abandon_rounds(&mut self) -> Vec<Token> {
+        let reads = self.rounds.drain(..).flat_map(|round| round.reads);
+        reads.map(|read| read.token).collect()
     }
 
     /// Gives up all of them.
     pub(super) fn abandon_all(&mut self) -> Vec<Token> {
-        let mut tokens = self.abandon_round();
+        let mut tokens = self.abandon_rounds();
         let confirmed = std::mem::take(&mut self.confirmed);
         let rest = confirmed.into_iter().flat_map(|(_, reads)| reads);
         let waiting = std::mem::take(&mut self.waiting);
@@ -132,14 +140,17 @@ impl Reads {
             });
         };
         sift(&mut self.waiting);
-        if let Some(round) = &mut self.round {
+        for round in &mut self.rounds {
             sift(&mut round.reads);
         }
         for (_, reads) in &mut self.confirmed {
             sift(reads);
         }
-        self.round.take_if(|round| round.reads.is_empty());
+        self.drop_empty_rounds();
         self.confirmed.retain(|(_, reads)| !reads.is_empty());
         expired
     }
 }
+
+#[cfg(test)]
+mod tests;

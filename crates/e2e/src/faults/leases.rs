@@ -20,7 +20,7 @@ const TTL: i64 = 4;
 /// Between two renewals.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a holder waits for one member.
-const LIMIT: Duration = Duration::from_millis(800);
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// A lease from its grant to its loss.
 #[derive(Debug, Clone)]

@@ -22,11 +22,15 @@ pub(super) async fn stall(
         stage.progress_of_each(&stage.all(), LIMIT).await?;
         stage.calm().await;
     }
-    let others = stage.others(victims);
+    // All that are left, or all when all stall.
+    let mut others = stage.others(victims);
+    if others.is_empty() {
+        others = stage.all();
+    }
     let gap = stage.longest_gap(from, &others);
     let terms = stage.highest_term().await? - term;
     Ok(format!(
-        "longest gap through the others {} ms, {terms} elections",
+        "longest gap {} ms, {terms} elections",
         gap.as_millis()
     ))
 }

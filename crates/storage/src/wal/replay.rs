@@ -202,6 +202,8 @@ impl Replay {
         self.last_written = entry.index;
         if entry.index <= self.from.index {
             self.at_from = (entry.index == self.from.index).then_some(entry.term);
+            // It took the place of all that stood behind it too.
+            self.entries.clear();
         }
         if !self.keep_entries || entry.index <= self.from.index {
             return Ok(());

@@ -290,6 +290,33 @@ fn a_failed_sync_or_write_ends_the_log() {
     ));
 }
 
+/// A new leader replaced entries from 3 on, and the snapshot is at 3: what stood behind it is gone.
+#[test]
+fn an_entry_that_is_replaced_at_a_snapshot_takes_those_behind_it_along() {
+    let fs = disk();
+    let mut wal = create(&fs, Options::inline());
+    let old: Vec<Entry> = (1..=5).map(|index| entry(index, 1, 1)).collect();
+    wal.append(state(1, 2), &old).unwrap();
+    wal.sync().unwrap();
+    wal.append(state(2, 3), &[entry(3, 2, 1)]).unwrap();
+    wal.sync().unwrap();
+    wal.sync().unwrap();
+    let meta = SnapshotMeta {
+        index: LogIndex(3),
+        term: Term(2),
+        ..SnapshotMeta::default()
+    };
+    wal.save_snapshot(&meta).unwrap();
+    wal.close().unwrap();
+    let from = WalSnapshot {
+        index: LogIndex(3),
+        term: Term(2),
+    };
+    let dir = Path::new(DIR);
+    let found = read(&fs, dir, from, Applied::default()).unwrap();
+    assert!(found.snapshot_found && found.entries.is_empty());
+}
+
 #[test]
 fn the_log_must_reach_what_was_applied() {
     let fs = disk();

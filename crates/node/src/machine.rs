@@ -94,6 +94,15 @@ struct Snapshots {
     under_way: bool,
 }
 
+/// When a member that was removed stops.
+struct Leave {
+    tick: u64,
+    /// Even if nobody took over.
+    latest_tick: u64,
+    /// The term in which it was removed, if it led then.
+    led_in: Option<Term>,
+}
+
 /// One member.
 pub struct Node {
     config: Config,
@@ -112,6 +121,8 @@ pub struct Node {
     leader: Option<MemberId>,
     leader_term: Term,
     leader_since_tick: u64,
+    /// Whether [`Output::Settled`] is still to come.
+    unsettled: bool,
     sole_leader: bool,
     /// A received snapshot on its way to take the state's place.
     installing: Option<Installing>,
@@ -119,7 +130,7 @@ pub struct Node {
     holds: BTreeMap<MemberId, Hold>,
     transfers: Vec<Transfer>,
     /// When this member, which was removed, stops.
-    leaves_at_tick: Option<u64>,
+    leaves: Option<Leave>,
     is_removed: bool,
 }
 
@@ -161,11 +172,12 @@ impl Node {
             leader: None,
             leader_term: hard_state.term,
             leader_since_tick: 0,
+            unsettled: true,
             sole_leader: false,
             installing: None,
             holds: BTreeMap::new(),
             transfers: Vec::new(),
-            leaves_at_tick: None,
+            leaves: None,
             is_removed: false,
         })
     }
@@ -193,6 +205,7 @@ impl Node {
             Input::Start => {}
             Input::Tick => self.on_tick(outputs),
             Input::Propose(proposals) => self.on_propose(proposals, outputs),
+            Input::ProposeAsLeader(proposals) => self.on_propose_as_leader(proposals),
             Input::ReadIndex(tokens) => self.on_reads(tokens, outputs),
             Input::Persisted { number } => self.on_persisted(number, outputs),
             Input::Applied { index } => self.on_applied(index),
@@ -327,9 +340,13 @@ impl Node {
                 .retain(|proposal| self.waiters.contains(proposal.id));
         }
         self.expire_transfers(outputs);
+        self.hand_over();
         self.holds
             .retain(|_, hold| hold.until_tick.is_none_or(|until| self.tick < until));
-        if self.leaves_at_tick.take_if(|at| *at <= self.tick).is_some() {
+        let (tick, is_needed) = (self.tick, self.is_needed());
+        let may_leave =
+            |leave: &mut Leave| leave.latest_tick <= tick || leave.tick <= tick && !is_needed;
+        if self.leaves.take_if(may_leave).is_some() {
             outputs.push(Output::Removed);
         }
     }
@@ -380,6 +397,14 @@ impl Node {
             self.waiters.insert(proposal.id, proposal.token, self.tick);
         }
         self.parked.append(&mut proposals);
+    }
+
+    fn on_propose_as_leader(&mut self, proposals: Vec<Proposal>) {
+        if self.raft.role() == Role::Leader && !self.is_removed {
+            let entries = proposals.into_iter().map(|one| (one.kind, one.data));
+            // What is dropped while leadership is being handed over is the next leader's affair.
+            let _ = self.raft.propose(entries);
+        }
     }
 
     fn on_persisted(&mut self, number: u64, outputs: &mut Vec<Output>) {
@@ -448,10 +473,19 @@ impl Node {
     /// Its engine keeps the old configuration. A leader outside of its own configuration is
     /// nothing that the engine can be; and since two configurations that follow each other share
     /// a member of every quorum, what it may still commit is what its successor must have.
+    ///
+    /// A leader hands over at once, so that nobody waits for an election, and stays longer while
+    /// nobody has taken over.
     fn on_own_removal(&mut self, outputs: &mut Vec<Output>) {
         self.is_removed = true;
-        let linger_ticks = LINGER_MS.div_ceil(self.config.tick_ms);
-        self.leaves_at_tick = Some(self.tick + linger_ticks);
+        let after = |ms: u64| self.tick + ms.div_ceil(self.config.tick_ms);
+        let leads = self.raft.role() == Role::Leader;
+        self.leaves = Some(Leave {
+            tick: after(LINGER_MS),
+            latest_tick: after(LINGER_LONGEST_MS),
+            led_in: leads.then(|| self.raft.term()),
+        });
+        self.hand_over();
         let mut stopped: Vec<Token> = self.reads.abandon_all();
         stopped.extend(
             std::mem::take(&mut self.parked)
@@ -464,6 +498,12 @@ impl Node {
                 .map(|token| (token, api::Error::Stopped));
             outputs.push(Output::Rejected(stopped.collect()));
         }
+    }
+
+    /// Whether this member, which was removed while it led, has seen nobody take over.
+    fn is_needed(&self) -> bool {
+        let led_in = self.leaves.as_ref().and_then(|leave| leave.led_in);
+        led_in.is_some_and(|term| self.raft.term() == term || self.raft.role() != Role::Follower)
     }
 
     /// Runs the engine until it has nothing more to say, then emits what became possible.
@@ -483,6 +523,10 @@ impl Node {
             }
         }
         self.ask_versions(outputs);
+        if self.unsettled && self.raft.role() == Role::Leader && self.has_caught_up() {
+            self.unsettled = false;
+            outputs.push(Output::Settled);
+        }
         let may_answer_alone =
             self.is_own_quorum() && self.apply.applied_term == self.raft.term() && !self.is_removed;
         self.set_sole_leader(may_answer_alone, outputs);
@@ -664,6 +708,7 @@ impl Node {
         }
         (self.leader, self.leader_term) = (leader, term);
         self.leader_since_tick = self.tick;
+        self.unsettled = true;
         outputs.push(Output::LeaderChanged { leader, term });
         self.versions.on_leader();
         if self.raft.role() != Role::Leader {
@@ -885,6 +930,8 @@ const APPLY_SLICE_ENTRIES: usize = 512;
 const APPLY_IN_FLIGHT_MAX: u64 = 1024;
 /// How long a removed member goes on, as in etcd.
 const LINGER_MS: u64 = 1000;
+/// How long one goes on that led, when nobody takes over.
+const LINGER_LONGEST_MS: u64 = 15_000;
 /// How often a leader asks what the others run, as in etcd.
 const VERSIONS_MS: u64 = 4000;
 /// A read-index round without an answer is followed by another.

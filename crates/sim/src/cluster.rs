@@ -7,10 +7,12 @@
 //! heals, and the cluster must come to rest: all members equal, and every one of them serving.
 //!
 //! Checked throughout: no entry is ever another one ([`truth`]); every answer is linearizable
-//! ([`client`]); watchers miss and repeat nothing ([`watch`]); states are equal at equal index.
+//! ([`client`]); watchers miss and repeat nothing ([`watch`]); no lease ends while it is renewed,
+//! and each does when it is not ([`lease`]); states are equal at equal index.
 
 pub mod client;
 mod faults;
+pub mod lease;
 pub mod network;
 pub mod plan;
 pub mod site;
@@ -31,6 +33,7 @@ use crate::life::{End, chain};
 use crate::run::Stats;
 use crate::{Broken, Trace, broken};
 use client::Client;
+use lease::{Keeper, Promises};
 use network::Network;
 use plan::{BEGIN_MS, Plan, TICK_MS, founder};
 use site::{Running, Site};
@@ -104,6 +107,9 @@ enum Event {
     Watch {
         number: usize,
     },
+    Keeper {
+        number: usize,
+    },
     Fault,
     Calm,
 }
@@ -121,6 +127,8 @@ pub struct Cluster<'a> {
     truth: Truth,
     clients: Vec<Client>,
     watchers: Vec<Watcher>,
+    keepers: Vec<Keeper>,
+    promises: Promises,
     /// The time of faults is over.
     calm: bool,
     stats: Stats,
@@ -145,6 +153,8 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<Stats, Broken> {
     let mut cluster = Cluster {
         clients: clients.collect(),
         watchers: watchers.collect(),
+        keepers: (0..2).map(|n| Keeper::new(n % plan.members)).collect(),
+        promises: Promises::default(),
         plan,
         rng,
         trace,
@@ -176,6 +186,9 @@ impl Cluster<'_> {
         }
         for number in 0..self.watchers.len() {
             self.schedule(2000, Event::Watch { number });
+        }
+        for number in 0..self.keepers.len() {
+            self.schedule(3000, Event::Keeper { number });
         }
         self.schedule(self.plan.fault_every_us, Event::Fault);
         self.schedule(self.plan.faults_us, Event::Calm);
@@ -247,7 +260,8 @@ impl Cluster<'_> {
         match event {
             Event::Tick { at, life } => {
                 self.schedule(self.now_us + TICK_MS * 1000, Event::Tick { at, life });
-                self.input(at, Input::Tick)
+                self.input(at, Input::Tick)?;
+                self.expire_leases(at)
             }
             Event::Turn { at, .. } => self.step_turn(at),
             Event::Core { at, .. } => self.step_core(at),
@@ -275,6 +289,7 @@ impl Cluster<'_> {
             }
             Event::Client { number } => self.act(number),
             Event::Watch { number } => self.look(number).map_err(End::from),
+            Event::Keeper { number } => self.keep(number),
             Event::Fault => {
                 if !self.calm {
                     let next_us = self.after(self.plan.fault_every_us);
@@ -504,7 +519,11 @@ impl Cluster<'_> {
             Some(run) => {
                 let node = &run.member.node;
                 let equal = run.member.view.applied().index.0 == last;
-                equal && run.published && run.is_idle() && node.is_idle()
+                equal
+                    && !lease::has_kept(&run.member.view)
+                    && run.published
+                    && run.is_idle()
+                    && node.is_idle()
             }
             None => site.retired,
         };

@@ -374,7 +374,7 @@ impl<'a> Life<'a> {
             | Output::Removed => {
                 return Err(broken!("a lone member wants something of others").into());
             }
-            Output::LeaderChanged { .. } | Output::Persist(_) => {}
+            Output::LeaderChanged { .. } | Output::Settled | Output::Persist(_) => {}
         }
         Ok(())
     }

@@ -32,6 +32,9 @@ pub struct Stats {
     /// Lives that ended inside an operation on the disk.
     pub halts: u64,
     pub acknowledgements: u64,
+    /// Of leases, and keepers' leases that ended.
+    pub renewals: u64,
+    pub expired: u64,
     pub disk_operations: u64,
     /// Damages that stopped the member, and those that changed nothing.
     pub damages_refused: u64,
@@ -52,6 +55,8 @@ impl Stats {
         self.lives += other.lives;
         self.halts += other.halts;
         self.acknowledgements += other.acknowledgements;
+        self.renewals += other.renewals;
+        self.expired += other.expired;
         self.disk_operations += other.disk_operations;
         self.damages_refused += other.damages_refused;
         self.damages_harmless += other.damages_harmless;

@@ -31,6 +31,9 @@ pub enum Input {
     Tick,
     /// Requests that arrived since the last batch.
     Propose(Vec<Proposal>),
+    /// What only a leader may ask for, as the end of a lease: taken in while this member leads,
+    /// and dropped otherwise, never handed to another leader, who may know better.
+    ProposeAsLeader(Vec<Proposal>),
     /// Linearizable reads that arrived since the last batch.
     ReadIndex(Vec<Token>),
     /// The WAL did what [`Output::Persist`] of this number asked, in order.
@@ -118,6 +121,9 @@ pub enum Output {
         leader: Option<MemberId>,
         term: Term,
     },
+    /// This member leads, and has applied an entry of its term and so whatever was asked of the
+    /// leaders before it. Comes at most once after each [`Output::LeaderChanged`].
+    Settled,
     /// While the last one said `true`, this member is the only voter, leads, and has applied an
     /// entry of its term, so that any thread may answer linearizable reads from the state.
     SoleLeader(bool),

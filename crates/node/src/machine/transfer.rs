@@ -59,6 +59,16 @@ impl Node {
         }
     }
 
+    /// A leader that was removed lets another one lead.
+    pub(super) fn hand_over(&mut self) {
+        if self.is_removed
+            && !self.raft.is_transferring()
+            && let Ok(to) = self.transferee(None)
+        {
+            self.raft.transfer_leader(to);
+        }
+    }
+
     /// Somebody else may lead now.
     pub(super) fn finish_transfers(&mut self, outputs: &mut Vec<Output>) {
         let leader = self.leader;

@@ -307,9 +307,9 @@ impl Core {
             }
             Output::LeaderChanged { leader, term } => {
                 self.shared.status.on_leader(leader, term);
-                let is_self = leader == Some(self.shared.member);
-                self.settle_leases(self.shared.lessor.on_leader(is_self));
+                self.settle_leases(self.shared.lessor.on_leader_changed());
             }
+            Output::Settled => self.shared.lessor.on_settled(),
             Output::SoleLeader(sole) => self.shared.status.set_sole_leader(sole),
             Output::TakeSnapshot(meta) => {
                 let snapshot = Snapshot::prepare(meta, &self.shared.view);
@@ -377,7 +377,7 @@ impl Core {
             proposals.push(self.shared.unattended(entry::LEASE_CHECKPOINT, &request));
         }
         if !proposals.is_empty() {
-            self.step(Input::Propose(proposals));
+            self.step(Input::ProposeAsLeader(proposals));
         }
     }
 

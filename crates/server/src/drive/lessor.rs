@@ -73,17 +73,22 @@ impl Lessor {
         self.origin.elapsed().as_millis() as u64
     }
 
-    /// The leader or the term changed; gives the streams that must ask again.
-    pub(super) fn on_leader(&self, is_self: bool) -> Vec<CallId> {
-        let now_ms = self.now_ms();
+    /// The leader or the term changed, and time stands still; gives the streams that must ask
+    /// again.
+    pub(super) fn on_leader_changed(&self) -> Vec<CallId> {
         let mut inner = self.lock();
-        if is_self {
-            let extend_ms = self.election.as_millis() as u64;
-            inner.clock.promote(now_ms, extend_ms);
-        } else if inner.clock.leads() {
+        if inner.clock.leads() {
             inner.clock.demote();
         }
         inner.waiting.drain().flat_map(|(_, calls)| calls).collect()
+    }
+
+    /// This member leads, and every revocation that the leaders before it asked for is applied or
+    /// lost: a renewal is not undone by one that was under way.
+    pub(super) fn on_settled(&self) {
+        let now_ms = self.now_ms();
+        let extend_ms = self.election.as_millis() as u64;
+        self.lock().clock.promote(now_ms, extend_ms);
     }
 
     /// The state was replaced; this member does not lead.

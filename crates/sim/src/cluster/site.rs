@@ -8,6 +8,7 @@ use api::ids::MemberId;
 use node::machine::{Input, Output, Persist, Token};
 use node::member::{Config, Member, Snapshot};
 use node::raft::Message;
+use state::LeaseClock;
 use storage::fs::Fs;
 use storage::log::{LogIndex, SnapshotMeta};
 use storage::simfs::SimFs;
@@ -17,6 +18,8 @@ use storage::simfs::SimFs;
 pub enum Who {
     /// A client, by number; its operation has this number.
     Client(usize, u64),
+    /// A keeper of a lease, and its request.
+    Keeper(usize, u64),
     /// Nobody in particular.
     Nobody,
 }
@@ -38,6 +41,7 @@ pub enum Chore {
 /// A member that runs.
 pub struct Running {
     pub member: Member,
+    pub clock: LeaseClock,
     /// What arrived for the core's next turn.
     pub inbox: Vec<Input>,
     pub core: VecDeque<Output>,
@@ -58,6 +62,7 @@ pub struct Running {
 impl Running {
     pub fn new(member: Member) -> Running {
         Running {
+            clock: super::lease::clock(&member.view),
             member,
             inbox: Vec::new(),
             core: VecDeque::new(),

@@ -31,7 +31,7 @@ impl Cluster<'_> {
     }
 
     /// Something arrives for the core, which takes it with whatever else is there at its next turn.
-    fn arrive(&mut self, at: usize, input: Input) -> Result<(), End> {
+    pub(super) fn arrive(&mut self, at: usize, input: Input) -> Result<(), End> {
         let turn_us = self.plan.turn_us;
         if turn_us == 0 {
             return self.input(at, input);
@@ -65,8 +65,17 @@ impl Cluster<'_> {
         let mut outputs = Vec::new();
         running.member.node.handle_all(inputs, &mut outputs);
         for output in outputs {
+            let running = self.running(at)?;
             match output {
                 Output::Persist(batch) => running.wal.push_back(Box::new(batch)),
+                // The server's core does these before the node's next input.
+                Output::LeaderChanged { leader, term } => {
+                    self.stop_leases(at)?;
+                    self.stats.terms = self.stats.terms.max(term.0);
+                    self.trace
+                        .say(|| format!("site {at}: leader {leader:?} in term {term}"));
+                }
+                Output::Settled => self.start_leases(at)?,
                 output => running.core.push_back(output),
             }
         }
@@ -148,15 +157,12 @@ impl Cluster<'_> {
             Output::InstallSnapshot(meta) => running.chores.push_back(Chore::Install(meta)),
             Output::SoleLeader(sole) => running.sole_leader = sole,
             Output::Published => running.published = true,
-            Output::LeaderChanged { leader, term } => {
-                self.stats.terms = self.stats.terms.max(term.0);
-                self.trace
-                    .say(|| format!("site {at}: leader {leader:?} in term {term}"));
-            }
             Output::Transferred(token) => self.give_up(at, token)?,
             Output::AskVersions => self.ask_versions(at)?,
             Output::Removed => return self.retire(at),
-            Output::Persist(_) => unreachable!("is the WAL's"),
+            Output::Persist(_) | Output::LeaderChanged { .. } | Output::Settled => {
+                unreachable!("is done at once, or the WAL's")
+            }
         }
         self.wake(at)
     }
@@ -225,6 +231,17 @@ impl Cluster<'_> {
             Effect::ClusterVersionChanged { now, .. } => {
                 self.input(at, Input::ClusterVersion(now.clone()))
             }
+            Effect::LeaseGranted { id, ttl } => {
+                let now_ms = self.now_ms();
+                self.running(at)?.clock.on_granted(*id, *ttl, now_ms);
+                Ok(())
+            }
+            Effect::LeaseRevoked { id } => {
+                let now_ms = self.now_ms();
+                self.running(at)?.clock.on_revoked(*id);
+                self.stats.expired += u64::from(self.promises.on_revoked(*id, now_ms)?);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -234,12 +251,16 @@ impl Cluster<'_> {
         let Some(token) = running.member.node.complete(id) else {
             return Ok(());
         };
-        if let Some(Who::Client(number, operation)) = running.waiting.remove(&token) {
-            let client = &mut self.clients[number];
-            if client.number == operation && !matches!(client.doing, Doing::Nothing) {
-                client.on_written(&mut self.truth)?;
-                self.stats.acknowledgements += 1;
+        match running.waiting.remove(&token) {
+            Some(Who::Client(number, operation)) => {
+                let client = &mut self.clients[number];
+                if client.number == operation && !matches!(client.doing, Doing::Nothing) {
+                    client.on_written(&mut self.truth)?;
+                    self.stats.acknowledgements += 1;
+                }
             }
+            Some(Who::Keeper(number, operation)) => self.on_kept(number, operation)?,
+            Some(Who::Nobody) | None => {}
         }
         Ok(())
     }
@@ -247,22 +268,30 @@ impl Cluster<'_> {
     fn on_readable(&mut self, at: usize, token: Token) -> Result<(), End> {
         let running = self.running(at)?;
         let view = running.member.view.clone();
-        if let Some(Who::Client(number, operation)) = running.waiting.remove(&token) {
-            let client = &mut self.clients[number];
-            if client.number == operation && !matches!(client.doing, Doing::Nothing) {
-                client.on_readable(&view, &mut self.truth)?;
-                self.stats.reads += 1;
+        match running.waiting.remove(&token) {
+            Some(Who::Client(number, operation)) => {
+                let client = &mut self.clients[number];
+                if client.number == operation && !matches!(client.doing, Doing::Nothing) {
+                    client.on_readable(&view, &mut self.truth)?;
+                    self.stats.reads += 1;
+                }
+                Ok(())
             }
+            Some(Who::Keeper(number, operation)) => self.on_renewable(at, number, operation),
+            Some(Who::Nobody) | None => Ok(()),
         }
-        Ok(())
     }
 
     fn give_up(&mut self, at: usize, token: Token) -> Result<(), End> {
-        if let Some(Who::Client(number, operation)) = self.running(at)?.waiting.remove(&token) {
-            let client = &mut self.clients[number];
-            if client.number == operation {
-                client.give_up();
+        match self.running(at)?.waiting.remove(&token) {
+            Some(Who::Client(number, operation)) => {
+                let client = &mut self.clients[number];
+                if client.number == operation {
+                    client.give_up();
+                }
             }
+            Some(Who::Keeper(number, operation)) => self.on_keeper_refused(number, operation),
+            Some(Who::Nobody) | None => {}
         }
         Ok(())
     }
@@ -415,6 +444,7 @@ impl Cluster<'_> {
             member.machine = installed.machine;
             member.sweep = installed.sweep;
             member.committer = installed.committer;
+            running.clock = super::lease::clock(&running.member.view);
         }
         let view = running.member.view.clone();
         self.stats.installs += 1;

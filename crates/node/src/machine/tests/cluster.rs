@@ -18,28 +18,36 @@ struct Cluster {
     versions: Vec<(MemberId, Option<String>)>,
     /// Changes to apply, by the id of their entry.
     changes: BTreeMap<u64, ConfChange>,
+    /// What is lost on its way.
+    lost: fn(&Message) -> bool,
 }
 
 impl Cluster {
-    /// Member 7 leads.
+    /// Three members, of which 7 leads.
     fn new() -> Cluster {
+        Cluster::of(&IDS)
+    }
+
+    /// These members, of which 7 leads.
+    fn of(ids: &[u64]) -> Cluster {
         let node = |id: u64| {
             let mut config = config();
             config.raft.id = MemberId(id);
             config.cluster_version = None;
             config.request_ids = Arc::new(RequestIds::new(MemberId(id), 1000));
-            (id, Node::new(config, &restored(&IDS)).unwrap())
+            (id, Node::new(config, &restored(ids)).unwrap())
         };
         let mut cluster = Cluster {
-            nodes: IDS.into_iter().map(node).collect(),
+            nodes: ids.iter().copied().map(node).collect(),
             kept: BTreeMap::new(),
             mail: VecDeque::new(),
             answered: Vec::new(),
             readable: Vec::new(),
             versions: Vec::new(),
             changes: BTreeMap::new(),
+            lost: |_| false,
         };
-        for id in IDS {
+        for id in ids.iter().copied() {
             cluster.input(id, Input::Start);
         }
         while !cluster.nodes[&7].is_leader() {
@@ -64,7 +72,9 @@ impl Cluster {
             let Some(message) = self.mail.pop_front() else {
                 return;
             };
-            inputs.push_back((message.to.0, Input::Message(Box::new(message))));
+            if !(self.lost)(&message) {
+                inputs.push_back((message.to.0, Input::Message(Box::new(message))));
+            }
         }
     }
 
@@ -132,6 +142,25 @@ impl Cluster {
                 self.input(id, Input::Tick);
             }
         }
+    }
+
+    /// Proposes, by way of member 7, that member 7 goes.
+    fn remove_7(&mut self) {
+        let id = self.nodes[&7].request_ids().next();
+        self.changes.insert(id.0, ConfChange::Remove(MemberId(7)));
+        let data = state::ConfChange {
+            id: id.0,
+            kind: 1,
+            node_id: 7,
+            ..Default::default()
+        };
+        let proposal = Proposal {
+            id,
+            kind: EntryKind::ConfChange,
+            data: data.encode_to_vec().into(),
+            token: Token(1),
+        };
+        self.input(7, Input::Propose(vec![proposal]));
     }
 
     fn leader(&self) -> Vec<u64> {
@@ -212,28 +241,14 @@ fn a_transfer_to_one_that_is_gone_ends_in_time() {
 #[test]
 fn a_removed_leader_lets_the_others_know_before_it_stops() {
     let mut cluster = Cluster::new();
-    let id = cluster.nodes[&7].request_ids().next();
-    cluster
-        .changes
-        .insert(id.0, ConfChange::Remove(MemberId(7)));
-    let data = state::ConfChange {
-        id: id.0,
-        kind: 1,
-        node_id: 7,
-        ..Default::default()
-    };
-    let proposal = Proposal {
-        id,
-        kind: EntryKind::ConfChange,
-        data: data.encode_to_vec().into(),
-        token: Token(1),
-    };
-    cluster.input(7, Input::Propose(vec![proposal]));
+    cluster.remove_7();
     cluster.tick_all(2);
     assert_eq!(cluster.answered, [(7, Token(1))]);
     for id in [8, 9] {
         assert_eq!(cluster.nodes[&id].conf().voters, [8, 9]);
     }
+    // Nobody waits for an election.
+    assert!(matches!(cluster.leader()[..], [8 | 9]));
     assert!(!cluster.kept(7).contains(&Output::Removed));
     cluster.propose(7, 2);
     let stopped = Output::Rejected(vec![(Token(2), api::Error::Stopped)]);
@@ -243,6 +258,82 @@ fn a_removed_leader_lets_the_others_know_before_it_stops() {
     cluster.nodes.remove(&7);
     cluster.tick_all(40);
     assert_eq!(cluster.leader().len(), 1);
+}
+
+#[test]
+fn of_two_members_the_leader_may_go() {
+    let mut cluster = Cluster::of(&[7, 8]);
+    cluster.remove_7();
+    cluster.tick_all(2);
+    assert_eq!(cluster.nodes[&8].conf().voters, [8]);
+    assert_eq!(cluster.leader(), [8]);
+    cluster.tick_all(10);
+    assert!(cluster.kept(7).contains(&Output::Removed));
+    cluster.nodes.remove(&7);
+    cluster.propose(8, 2);
+    assert!(cluster.answered.contains(&(8, Token(2))));
+}
+
+/// The other one has the entry and does not know that it is committed; alone it could never tell.
+#[test]
+fn of_two_members_the_leader_stays_until_the_other_leads() {
+    let mut cluster = Cluster::of(&[7, 8]);
+    cluster.lost = |message| message.from == MemberId(7) && message.entries.is_empty();
+    cluster.remove_7();
+    cluster.tick_all(30);
+    assert_eq!(cluster.answered, [(7, Token(1))]);
+    assert_eq!(cluster.nodes[&8].conf().voters, [7, 8]);
+    assert!(!cluster.kept(7).contains(&Output::Removed));
+    cluster.lost = |_| false;
+    for _ in 0..100 {
+        cluster.tick_all(1);
+        if cluster.kept(7).contains(&Output::Removed) {
+            cluster.nodes.remove(&7);
+        }
+    }
+    assert!(!cluster.nodes.contains_key(&7));
+    assert_eq!(cluster.nodes[&8].conf().voters, [8]);
+    assert_eq!(cluster.leader(), [8]);
+}
+
+#[test]
+fn a_removed_member_that_nobody_hears_stops_at_last() {
+    let mut cluster = Cluster::of(&[7, 8]);
+    cluster.lost = |message| message.from == MemberId(7) && message.entries.is_empty();
+    cluster.remove_7();
+    cluster.lost = |_| true;
+    cluster.tick_all(160);
+    assert!(cluster.kept(7).contains(&Output::Removed));
+}
+
+/// What only a leader may ask is not handed on.
+#[test]
+fn what_a_leader_asks_for_as_leader_ends_with_its_leadership() {
+    let mut cluster = Cluster::new();
+    let ask = |cluster: &mut Cluster, token: u64| {
+        let id = cluster.nodes[&7].request_ids().next();
+        let proposal = Proposal {
+            id,
+            kind: EntryKind::Normal,
+            data: own::cluster_version(id, "3.5.0"),
+            token: Token(token),
+        };
+        cluster.input(7, Input::ProposeAsLeader(vec![proposal]));
+    };
+    let last = |cluster: &Cluster| cluster.nodes[&8].committed();
+    let before = last(&cluster);
+    ask(&mut cluster, 1);
+    cluster.tick_all(1);
+    assert_eq!(last(&cluster), before.next());
+    let (to, token) = (Some(MemberId(8)), Token(2));
+    cluster.input(7, Input::TransferLeader { to, token });
+    cluster.tick_all(2);
+    assert_eq!(cluster.leader(), [8]);
+    assert!(cluster.kept(8).contains(&Output::Settled));
+    let before = last(&cluster);
+    ask(&mut cluster, 3);
+    cluster.tick_all(20);
+    assert_eq!(last(&cluster), before);
 }
 
 #[test]

@@ -57,7 +57,12 @@ impl Client {
                 self.authenticate().await?;
                 continue;
             }
-            let again = repeat == Repeat::Safe && error.code() == Some(Code::Unavailable);
+            // The endpoint whose turn is next may be a voter's; a learner did nothing with it.
+            let by_learner = error.is(api::Error::NotSupportedForLearner);
+            let again = match by_learner {
+                true => self.channel().endpoint_count() > 1,
+                false => repeat == Repeat::Safe && error.code() == Some(Code::Unavailable),
+            };
             if !again || attempt == ATTEMPTS_MAX {
                 return Err(error);
             }

@@ -71,6 +71,11 @@ impl Channel {
         })
     }
 
+    /// How many endpoints take turns.
+    pub(crate) fn endpoint_count(&self) -> usize {
+        self.shared.endpoints.len()
+    }
+
     /// The last failures to connect, one for each endpoint that failed since it last worked.
     pub(crate) fn failures(&self) -> Option<String> {
         let failures = self

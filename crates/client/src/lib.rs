@@ -11,8 +11,8 @@
 //! [`concurrency`] has sessions, locks and elections.
 //!
 //! Rules:
-//! - A request is sent again only when it cannot have been processed: no connection took it, or
-//!   it is a read. A write whose connection broke is reported, never repeated.
+//! - A request is sent again only when it cannot have been processed: no connection took it, a
+//!   learner refused it, or it is a read. A write whose connection broke is reported, never repeated.
 //! - A watch delivers every event once and in order, across reconnections, or ends with the
 //!   reason.
 //! - No request waits longer than its deadline; without one it waits for a server to come back.

@@ -13,7 +13,7 @@ use node::boot::InitialState;
 use node::member::{self, Member};
 use storage::backend;
 use storage::datadir::DataDir;
-use storage::fs::{Fs, RealFs};
+use storage::fs::{Fs, RealFs, Unsynced};
 use storage::wal;
 
 use crate::auth::Auth;
@@ -72,7 +72,10 @@ pub fn start(
         lock_memory()?;
     }
     let auth = Auth::new(config)?;
-    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let fs: Arc<dyn Fs> = match config.raw.bool("unsafe-no-fsync") {
+        true => Arc::new(Unsynced(RealFs)),
+        false => Arc::new(RealFs),
+    };
     let found = bootstrap::find(config, tls.peer.as_ref())?;
     let member = Member::boot(&fs, &settings(config, found))?;
     report(&member);

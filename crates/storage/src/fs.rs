@@ -6,8 +6,10 @@ use std::path::Path;
 mod real;
 #[cfg(feature = "stall-syncs")]
 mod stall;
+mod unsynced;
 
 pub use real::RealFs;
+pub use unsynced::Unsynced;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -175,3 +175,89 @@ async fn a_registry_that_comes_later() {
     registry.restart().expect("the registry comes back");
     founder.wait_until_healthy();
 }
+
+/// A registry behind TLS that wants certificates of its clients.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_registry_behind_tls() {
+    let pki = e2e::pki::Pki::new().expect("authorities");
+    let server = pki.leaf("server", "server").expect("a certificate");
+    let user = pki.leaf("user", "user").expect("a certificate");
+    let secure = e2e::free_address().expect("a free port");
+    let authority = pki.path("chain.pem").display().to_string();
+    let options = Options {
+        flags: vec![
+            format!("--listen-client-urls=http://{{client}},https://{secure}"),
+            "--client-cert-auth".into(),
+            format!("--trusted-ca-file={authority}"),
+            format!("--cert-file={}", server.certificate.display()),
+            format!("--key-file={}", server.key.display()),
+        ],
+        ..Options::default()
+    };
+    let registry = Member::start(options).expect("a registry");
+    put(&registry, "secure/_config/size", "1").await;
+    let flags = [
+        format!("--discovery-endpoints=https://localhost:{}", secure.port()),
+        "--discovery-token=secure".to_owned(),
+        "--discovery-insecure-transport=false".to_owned(),
+        "--discovery-request-timeout=1s".to_owned(),
+        format!("--discovery-cacert={authority}"),
+        format!("--discovery-cert={}", user.certificate.display()),
+        format!("--discovery-key={}", user.key.display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    // Without a certificate nothing is found out.
+    let mut stranger = Newcomer::start(&url(), &flags[..5]);
+    stranger.wait_for_line("failed to get cluster size from discovery service");
+    assert!(registered(&registry, "secure").await.is_empty());
+    drop(stranger);
+    Newcomer::start(&url(), &flags).wait_until_healthy();
+    assert_eq!(registered(&registry, "secure").await.len(), 1);
+}
+
+/// A registry that wants to know who asks: Go's, `ETCD_REFERENCE`.
+#[cfg(feature = "mixed")]
+#[tokio::test]
+async fn a_registry_with_users() {
+    use api::pb::etcdserverpb::{AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest};
+    use client::stub::AuthClient;
+
+    let reference = std::env::var_os("ETCD_REFERENCE").expect("ETCD_REFERENCE names a Go etcd");
+    let options = Options {
+        binary: Some(reference.into()),
+        ..Options::default()
+    };
+    let registry = Member::start(options).expect("a registry");
+    put(&registry, "users/_config/size", "1").await;
+    let mut auth = AuthClient::new(Kv::to(registry.address()).channel());
+    let user = AuthUserAddRequest {
+        name: "root".into(),
+        password: "secret".into(),
+        ..AuthUserAddRequest::default()
+    };
+    auth.user_add(user).await.expect("a user");
+    let grant = AuthUserGrantRoleRequest {
+        user: "root".into(),
+        role: "root".into(),
+    };
+    auth.user_grant_role(grant).await.expect("a role");
+    auth.auth_enable(AuthEnableRequest {})
+        .await
+        .expect("it is on");
+    let token = "--discovery-token=users";
+    refused(
+        &registry,
+        &[token, "--discovery-user=root", "--discovery-password=wrong"],
+        "failed to join discovery cluster (etcdserver: authentication failed, invalid user ID or \
+         password)",
+    );
+    let endpoints = format!("--discovery-endpoints={}", registry.address());
+    let flags = [
+        &endpoints,
+        token,
+        "--discovery-user=root",
+        "--discovery-password=secret",
+    ];
+    Newcomer::start(&url(), &flags).wait_until_healthy();
+}

@@ -55,13 +55,33 @@ fn spawn(command: &mut Command, dir: &Path) -> Child {
     command.spawn().expect("the binary starts")
 }
 
+/// The port of a URL.
+#[cfg(feature = "dns")]
+pub(crate) fn port_of(url: &str) -> u16 {
+    let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
+    port.expect("the URL has a port")
+}
+
 impl Newcomer {
     /// Starts the binary under test as member `x` with the peer URL `own`, for which `{own}` in
     /// `flags` stands.
     pub(crate) fn start(own: &str, flags: &[&str]) -> Newcomer {
+        Newcomer::start_within(&[], own, flags)
+    }
+
+    /// The same behind words that start it.
+    pub(crate) fn start_within(wrapper: &[String], own: &str, flags: &[&str]) -> Newcomer {
         let client = free_address().expect("a free port");
         let dir = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new(e2e::binary().expect("a binary"));
+        let binary = e2e::binary().expect("a binary");
+        let mut command = match wrapper.split_first() {
+            None => Command::new(binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary);
+                command
+            }
+        };
         command
             .arg("--name=x")
             .arg(format!("--data-dir={}", dir.path().join("data").display()))

@@ -282,9 +282,9 @@ pub const FLAGS: &[Flag] = &[
         .file(Nested(&[DISCOVERY, "client", "auth", "password"])),
     flag(Clustering, Acts, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit",
         "What to do when discovery fails; only exit is left.").file(NotInFile),
-    flag(Clustering, Refused, "discovery-srv", Text, "",
+    flag(Clustering, Acts, "discovery-srv", Text, "",
         "Domain whose SRV records list the members."),
-    flag(Clustering, Later, "discovery-srv-name", Text, "",
+    flag(Clustering, Acts, "discovery-srv-name", Text, "",
         "Suffix of the service name in SRV records."),
     flag(Clustering, Acts, "strict-reconfig-check", Bool, "true",
         "Refuse membership changes that would cost the quorum."),
@@ -427,7 +427,7 @@ pub const FLAGS: &[Flag] = &[
 
     flag(Unsafe, Acts, "force-new-cluster", Bool, "false",
         "Start as the only member of the cluster, whoever else was in it."),
-    flag(Unsafe, Later, "unsafe-no-fsync", Bool, "false",
+    flag(Unsafe, Acts, "unsafe-no-fsync", Bool, "false",
         "Acknowledge writes before they are on disk; a crash then loses data."),
 
     flag(Process, Acts, "config-file", Text, "",

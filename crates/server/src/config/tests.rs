@@ -415,7 +415,6 @@ fn refusals_in_etcds_words() {
             "--discovery-fallback proxy",
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
         ),
-        ("--discovery-srv x", "--discovery-srv is not supported yet"),
         (
             "--listen-peer-urls unixs://s",
             "--listen-peer-urls: unixs://s is not supported yet",

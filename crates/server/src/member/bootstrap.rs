@@ -4,6 +4,7 @@
 //! stay on the command line.
 
 mod discovery;
+mod srv;
 mod urls;
 
 use std::fmt;
@@ -102,8 +103,9 @@ pub(super) fn find(config: &Config, tls: Option<&Arc<tls::Credentials>>) -> Resu
         // This member alone, until the others are found.
         Some(settings) => (alone(config), settings.token().to_owned()),
         None => {
-            let initial = InitialCluster::parse(&config.cluster.initial)
-                .map_err(|why| format!("error setting up initial cluster: {why}"))?;
+            let initial = listed(config);
+            let initial =
+                initial.map_err(|why| format!("error setting up initial cluster: {why}"))?;
             (initial, config.cluster.token.clone())
         }
     };
@@ -134,6 +136,31 @@ pub(super) fn find(config: &Config, tls: Option<&Arc<tls::Credentials>>) -> Resu
         token,
         joined: None,
     })
+}
+
+/// The cluster that the flags list, or the domain that they name.
+fn listed(config: &Config) -> Result<InitialCluster, String> {
+    let domain = config.raw.text("discovery-srv");
+    if domain.is_empty() {
+        return InitialCluster::parse(&config.cluster.initial);
+    }
+    let wanted = srv::Wanted {
+        domain,
+        suffix: config.raw.text("discovery-srv-name"),
+        name: &config.name,
+        advertised: &config.cluster.advertise_peer,
+    };
+    let ask =
+        |service: &str, domain: &str| client::srv::lookup(&format!("_{service}._tcp.{domain}"));
+    let found = srv::initial_cluster(&wanted, &ask, urls::system)?;
+    let initial = InitialCluster::parse(&found)?;
+    match initial.members.iter().any(|(name, _)| *name == config.name) {
+        true => Ok(initial),
+        false => Err(format!(
+            "cannot find local etcd member {:?} in SRV records",
+            config.name
+        )),
+    }
 }
 
 /// The cluster of this member alone.

@@ -5,6 +5,7 @@ mod calls;
 mod damage;
 mod disk;
 mod json;
+mod peer;
 mod wire;
 
 use std::path::Path;
@@ -17,7 +18,7 @@ struct Check {
     run: fn(&Path) -> Result<String, Error>,
 }
 
-const CHECKS: [Check; 21] = [
+const CHECKS: [Check; 25] = [
     Check {
         name: "wire-garbage",
         run: wire::garbage,
@@ -69,6 +70,22 @@ const CHECKS: [Check; 21] = [
     Check {
         name: "json-sockets",
         run: json::sockets,
+    },
+    Check {
+        name: "peer-requests",
+        run: peer::requests,
+    },
+    Check {
+        name: "peer-floods",
+        run: peer::floods,
+    },
+    Check {
+        name: "peer-snapshots",
+        run: peer::snapshots,
+    },
+    Check {
+        name: "peer-streams",
+        run: peer::streams,
     },
     Check {
         name: "disk-unwritable",

@@ -327,15 +327,7 @@ impl Node {
             self.raft.tick();
         }
         if let Some(deadline) = self.tick.checked_sub(self.timeout_ticks()) {
-            let mut expired = self.waiters.expire(deadline);
-            expired.append(&mut self.reads.expire(deadline));
-            if !expired.is_empty() {
-                let late = expired
-                    .into_iter()
-                    .map(|(token, since_tick)| (token, self.timeout_error(since_tick)))
-                    .collect();
-                outputs.push(Output::Rejected(late));
-            }
+            self.expire_requests(deadline, outputs);
             self.parked
                 .retain(|proposal| self.waiters.contains(proposal.id));
         }
@@ -876,15 +868,31 @@ impl Node {
         REQUEST_BASE_MS.div_ceil(self.config.tick_ms) + 2 * self.config.raft.election_ticks as u64
     }
 
-    /// Why a request that began at this tick found no answer.
-    fn timeout_error(&self, since_tick: u64) -> api::Error {
+    /// Gives up what has waited since this tick or longer.
+    fn expire_requests(&mut self, deadline: u64, outputs: &mut Vec<Output>) {
+        let reads = self.reads.expire(deadline).into_iter();
+        let mut rejected: Vec<_> = reads.map(|token| (token, api::Error::Timeout)).collect();
+        let mut late = Vec::new();
+        for (token, since_tick) in self.waiters.expire(deadline) {
+            match self.lost_its_leader(since_tick) {
+                true => rejected.push((token, api::Error::TimeoutDueToLeaderFail)),
+                false => late.push(token),
+            }
+        }
+        if !rejected.is_empty() {
+            outputs.push(Output::Rejected(rejected));
+        }
+        if !late.is_empty() {
+            outputs.push(Output::Late(late));
+        }
+    }
+
+    /// Whether a proposal of this tick was made while the leader before was being lost, as far as
+    /// etcd can tell.
+    fn lost_its_leader(&self, since_tick: u64) -> bool {
         let election = 2 * self.config.raft.election_ticks as u64;
         let lost_tick = self.leader_since_tick.saturating_sub(election);
-        if since_tick > lost_tick && since_tick < self.leader_since_tick {
-            api::Error::TimeoutDueToLeaderFail
-        } else {
-            api::Error::Timeout
-        }
+        since_tick > lost_tick && since_tick < self.leader_since_tick
     }
 }
 

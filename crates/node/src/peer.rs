@@ -25,6 +25,9 @@ use crate::raft::{Message, MessageKind};
 pub const MESSAGE_BYTES_MAX: u64 = 512 << 20;
 /// Longest message before a database that is read, in bytes, as in etcd 3.7.
 pub const ENVELOPE_BYTES_MAX: u64 = 64 << 20;
+/// Most entries of a message that is read: each takes memory, however few bytes it came in.
+/// A member's message has a MiB of them, or one that is larger.
+pub const ENTRIES_MAX: usize = 1 << 20;
 
 /// Why bytes from a peer are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum PeerError {
     Kind(u64),
     /// A length above what is read.
     TooLong(u64),
+    /// More entries than are read.
+    TooMany(u64),
     /// A frame of a kind that the stream does not have.
     Frame(u8),
 }
@@ -45,6 +50,7 @@ impl fmt::Display for PeerError {
             PeerError::Wire(error) => error.fmt(f),
             PeerError::Kind(number) => write!(f, "message of type {number}"),
             PeerError::TooLong(bytes) => write!(f, "message of {bytes} bytes"),
+            PeerError::TooMany(entries) => write!(f, "message of {entries} entries"),
             PeerError::Frame(number) => write!(f, "frame of type {number}"),
         }
     }
@@ -126,6 +132,9 @@ pub fn decode(src: &Bytes) -> Result<Received, PeerError> {
             6 => message.index = LogIndex(field.uint()?),
             7 => {
                 let entry = codec::entry(&src.slice_ref(field.bytes()?))?;
+                if message.entries.len() == ENTRIES_MAX {
+                    return Err(PeerError::TooMany(ENTRIES_MAX as u64 + 1));
+                }
                 message.entries.push(entry);
             }
             8 => message.commit = LogIndex(field.uint()?),

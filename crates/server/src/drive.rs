@@ -69,6 +69,8 @@ pub(crate) struct Limits {
     pub(crate) request_bytes_max: usize,
     /// `--max-txn-ops`: compares or operations of a transaction's longest list.
     pub(crate) txn_ops_max: usize,
+    /// Time after which a proposal is given up, `ReqTimeout` in etcd.
+    pub(crate) request_limit: Duration,
     /// `--strict-reconfig-check`
     pub(crate) strict_reconfig: bool,
     /// `--warning-unary-request-duration`

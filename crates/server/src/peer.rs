@@ -41,7 +41,6 @@ mod versions;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -117,7 +116,7 @@ struct Net {
     /// Written by the router and by strangers' requests, read by requests.
     known: Mutex<BTreeMap<MemberId, Known>>,
     /// Connections that are open at the listeners.
-    connections: Arc<AtomicUsize>,
+    connections: Arc<serve::Connections>,
     /// Room for the bodies of requests.
     uploads: Semaphore,
     /// Connections to leaders that nobody uses now.

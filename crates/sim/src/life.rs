@@ -364,6 +364,7 @@ impl<'a> Life<'a> {
                 ledger.check_state(&self.member.view, rng)?;
             }
             Output::Rejected(rejected) => self.on_rejected(&rejected)?,
+            Output::Late(tokens) => self.requests -= tokens.len(),
             Output::Send(messages) => {
                 return Err(broken!("messages to nobody: {messages:?}").into());
             }

@@ -116,6 +116,9 @@ pub enum Output {
     ReadReady { tokens: Vec<Token>, index: LogIndex },
     /// These requests failed here. A proposal may be applied nevertheless.
     Rejected(Vec<(Token, api::Error)>),
+    /// These proposals waited too long here, for a reason that who knows the connections can tell
+    /// better; they may be applied nevertheless.
+    Late(Vec<Token>),
     /// The leader or the term is now this.
     LeaderChanged {
         leader: Option<MemberId>,

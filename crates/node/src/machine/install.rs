@@ -51,6 +51,14 @@ impl Node {
         });
     }
 
+    /// The place of the snapshot that is about to become the state.
+    #[must_use]
+    pub fn installs(&self) -> Option<LogIndex> {
+        self.installing
+            .as_ref()
+            .map(|installing| installing.meta.index)
+    }
+
     pub(super) fn emit_install(&mut self, outputs: &mut Vec<Output>) {
         let quiet = self.apply.handed == self.apply.applied && !self.snapshots.under_way;
         if let Some(installing) = &mut self.installing

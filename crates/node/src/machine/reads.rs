@@ -128,13 +128,13 @@ impl Reads {
     }
 
     /// Removes those that have waited since `deadline` or longer.
-    pub(super) fn expire(&mut self, deadline: u64) -> Vec<(Token, u64)> {
+    pub(super) fn expire(&mut self, deadline: u64) -> Vec<Token> {
         let mut expired = Vec::new();
         let mut sift = |reads: &mut Vec<Read>| {
             reads.retain(|read| {
                 let keep = read.since_tick > deadline;
                 if !keep {
-                    expired.push((read.token, read.since_tick));
+                    expired.push(read.token);
                 }
                 keep
             });

@@ -385,12 +385,15 @@ fn a_request_without_a_leader_times_out() {
     harness.input(Input::ReadIndex(vec![Token(2)]));
     for _ in 0..69 {
         harness.input(Input::Tick);
-        assert!(!harness.has(|output| matches!(output, Output::Rejected(_))));
+        let gave_up = |output: &Output| matches!(output, Output::Rejected(_) | Output::Late(_));
+        assert!(!harness.has(gave_up));
     }
     harness.input(Input::Tick);
     let rejected = harness.take(|output| matches!(output, Output::Rejected(_)));
-    let late = [1, 2].map(|token| (Token(token), api::Error::Timeout));
-    assert_eq!(rejected, Output::Rejected(late.to_vec()));
+    let read = vec![(Token(2), api::Error::Timeout)];
+    assert_eq!(rejected, Output::Rejected(read));
+    let late = harness.take(|output| matches!(output, Output::Late(_)));
+    assert_eq!(late, Output::Late(vec![Token(1)]));
     assert!(harness.node.parked.is_empty());
 }
 

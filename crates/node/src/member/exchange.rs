@@ -51,15 +51,15 @@ pub fn persist(fs: &dyn Fs, dir: &DataDir, wal: &mut Wal, batch: &Persist) -> Re
     Ok(())
 }
 
-/// Whether the database that was received for a snapshot is a sound file that stands where the
-/// message says.
+/// Whether the file at `path`, which was received for a snapshot, is a sound database that stands
+/// where the message says.
 ///
 /// # Errors
 /// It is not, and must not be used; the sender may try again.
-pub fn verify(fs: &Arc<dyn Fs>, dir: &DataDir, meta: &SnapshotMeta) -> Result<(), Error> {
-    let path = dir.received_database(meta.index);
-    let found = applied_of(fs, &path)?;
+pub fn verify(fs: &Arc<dyn Fs>, path: &Path, meta: &SnapshotMeta) -> Result<(), Error> {
+    let found = applied_of(fs, path)?;
     if found != meta.index {
+        let path = path.to_owned();
         return Err(Error::Received {
             path,
             found,

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use storage::log::{Entry, EntryKind, LogIndex, Term, codec};
 use storage::wire::{put_uint, put_varint, varint_len};
 
-use super::{LINK_HEARTBEAT, MESSAGE_BYTES_MAX, PeerError, Received, decode, encode};
+use super::{ENTRIES_MAX, LINK_HEARTBEAT, MESSAGE_BYTES_MAX, PeerError, Received, decode, encode};
 use crate::raft::{Message, MessageKind};
 
 /// Appends an entry: fields that are zero are left out, as etcd 3.7 does.
@@ -163,6 +163,8 @@ pub struct AppendReader {
 struct Partial {
     left: u64,
     entries: Vec<Entry>,
+    /// Bytes of the entries so far.
+    bytes: u64,
 }
 
 impl AppendReader {
@@ -193,9 +195,15 @@ impl AppendReader {
                     let Some((left, begin)) = length(buf, 1)? else {
                         return Ok(None);
                     };
+                    if left > ENTRIES_MAX as u64 {
+                        return Err(PeerError::TooMany(left));
+                    }
                     buf.advance(begin);
-                    let entries = Vec::new();
-                    self.partial = Some(Partial { left, entries });
+                    self.partial = Some(Partial {
+                        left,
+                        entries: Vec::new(),
+                        bytes: 0,
+                    });
                 }
                 Some(2) => return self.take_whole(buf),
                 Some(kind) => return Err(PeerError::Frame(*kind)),
@@ -223,6 +231,10 @@ impl AppendReader {
             let Some(frame) = take_frame(buf, 0)? else {
                 return Ok(None);
             };
+            partial.bytes += frame.len() as u64;
+            if partial.bytes > MESSAGE_BYTES_MAX {
+                return Err(PeerError::TooLong(partial.bytes));
+            }
             partial.entries.push(codec::entry(&frame)?);
             partial.left -= 1;
         }

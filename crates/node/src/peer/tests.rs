@@ -202,7 +202,7 @@ fn lengths_that_lie_close_the_stream_and_take_no_memory() {
     let error = reader.take(&mut BytesMut::from(&[9u8][..]));
     assert_eq!(error, Err(PeerError::Frame(9)));
     // Many entries are announced and none is there: the reader waits.
-    let many = bytes("010000000010000000");
+    let many = bytes("010000000000100000");
     let mut reader = AppendReader::new(FROM, TO);
     assert_eq!(reader.take(&mut BytesMut::from(&many[..])), Ok(None));
 }
@@ -235,4 +235,83 @@ fn a_snapshot_post_opens_as_it_was_made() {
     assert_eq!(body, "the database");
     let mut other = Bytes::from(envelope(&append(1, 1, 1, vec![], 1)));
     assert_eq!(open_envelope(&mut other), Err(PeerError::Kind(3)));
+}
+
+#[test]
+fn a_message_has_no_more_entries_than_memory_is_meant_for() {
+    let empty = [0x3a, 0];
+    let most = empty.repeat(ENTRIES_MAX);
+    let head = [0x08, 3];
+    assert!(decode(&[&head[..], &most].concat().into()).is_ok());
+    let more = [&head[..], &most, &empty].concat();
+    let too_many = PeerError::TooMany(ENTRIES_MAX as u64 + 1);
+    assert_eq!(decode(&more.into()), Err(too_many));
+    let announced = |count: u64| {
+        let mut reader = AppendReader::new(FROM, TO);
+        let frame = [&[1][..], &count.to_be_bytes()].concat();
+        reader.take(&mut BytesMut::from(&frame[..]))
+    };
+    assert_eq!(announced(ENTRIES_MAX as u64), Ok(None));
+    assert_eq!(announced(ENTRIES_MAX as u64 + 1), Err(too_many));
+}
+
+/// Whatever comes, in whatever pieces: a message, an error, or a wish for more, and no memory for
+/// bytes that were only announced.
+#[test]
+fn streams_of_anything_end_in_errors() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let good = {
+        let mut out = Vec::new();
+        let mut writer = AppendWriter::default();
+        writer.put(&append(2, 1, 3, vec![entry(2, 4, "a")], 3), &mut out);
+        writer.put(&append(2, 2, 4, vec![entry(2, 5, "bc")], 4), &mut out);
+        AppendWriter::put_heartbeat(&mut out);
+        put_message(&append(2, 2, 5, Vec::new(), 5), &mut out);
+        out
+    };
+    for round in 0..4000 {
+        let mut bytes = match round % 2 {
+            0 => good.clone(),
+            _ => (0..random(60)).map(|_| random(256) as u8).collect(),
+        };
+        for _ in 0..random(4) {
+            if !bytes.is_empty() {
+                let at = random(bytes.len() as u64) as usize;
+                bytes[at] = random(256) as u8;
+            }
+        }
+        let mut reader = AppendReader::new(FROM, TO);
+        let (mut appends, mut others) = (BytesMut::new(), BytesMut::new());
+        let (mut appends_end, mut others_end) = (false, false);
+        while !bytes.is_empty() {
+            let rest = bytes.split_off(bytes.len().min(1 + random(9) as usize));
+            let piece = std::mem::replace(&mut bytes, rest);
+            appends.extend_from_slice(&piece);
+            others.extend_from_slice(&piece);
+            while !appends_end {
+                match reader.take(&mut appends) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => appends_end = true,
+                }
+            }
+            while !others_end {
+                match take_message(&mut others) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => others_end = true,
+                }
+            }
+            assert!(
+                appends.capacity() < 4096 && others.capacity() < 4096,
+                "{round}"
+            );
+        }
+    }
 }

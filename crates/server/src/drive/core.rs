@@ -60,8 +60,9 @@ pub(crate) enum ToCore {
         peer: MemberId,
         arrived: bool,
     },
-    /// A database arrived and is durable; whoever received it waits until the node knows of it.
-    Received(Box<Message>, oneshot::Sender<()>),
+    /// A database arrived and is durable; whoever received it is told whether the node
+    /// takes it.
+    Received(Box<Message>, oneshot::Sender<bool>),
     /// A received database is in place; the machine of its state, when it is a new one.
     Installed(LogIndex, Option<Box<Machine>>),
     Reconfigure(Box<Reconfigure>),
@@ -235,9 +236,13 @@ impl Core {
                 }
                 ToCore::Received(message, handled) => {
                     self.step_all(&mut inputs);
+                    let index = message
+                        .snapshot
+                        .as_ref()
+                        .map(|snapshot| snapshot.meta.index);
                     self.step(Input::Received(message));
                     // The sender may have hung up.
-                    let _ = handled.send(());
+                    let _ = handled.send(index.is_some() && self.node.installs() == index);
                 }
                 ToCore::Installed(index, machine) => {
                     self.step_all(&mut inputs);
@@ -285,6 +290,28 @@ impl Core {
         self.outputs = outputs;
     }
 
+    /// Why proposals found no answer in time: by etcd's rule the way to the leader, or to a quorum,
+    /// has not been there all the while.
+    fn why_late(&self) -> api::Error {
+        let connected = self.shared.contacts.connected_ms();
+        let waited_ms = self.shared.limits.request_limit.as_millis() as u64;
+        let is_there = |id: &MemberId| connected.get(id).is_some_and(|ms| *ms >= waited_ms);
+        let was_there = match self.shared.status.leader() {
+            None => true,
+            Some(leader) if leader == self.shared.member => {
+                let members = self.shared.view.members();
+                let others = members.iter().map(|member| MemberId(member.id));
+                let there = others.filter(|id| *id == leader || is_there(id)).count();
+                there > members.iter().count() / 2
+            }
+            Some(leader) => is_there(&leader),
+        };
+        match was_there {
+            true => api::Error::Timeout,
+            false => api::Error::TimeoutDueToConnectionLost,
+        }
+    }
+
     fn carry_out(&mut self, output: Output, answers: &mut Vec<Input>) {
         match output {
             Output::Persist(batch) => self.persist(batch, answers),
@@ -301,6 +328,13 @@ impl Core {
                         self.hands_over = false;
                         continue;
                     }
+                    self.shared.metrics.proposals_failed.inc();
+                    self.post.put(Mail::Failed(token, error));
+                }
+            }
+            Output::Late(tokens) => {
+                let error = self.why_late();
+                for token in tokens {
                     self.shared.metrics.proposals_failed.inc();
                     self.post.put(Mail::Failed(token, error));
                 }

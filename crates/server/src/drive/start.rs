@@ -178,6 +178,7 @@ fn share(
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
             txn_ops_max: config.limits.txn_ops_max,
+            request_limit: config.raft.request_timeout(),
             strict_reconfig: config.raw.bool("strict-reconfig-check"),
             slow_request: config.slow.unary_request,
             progress_interval: progress_interval(config),

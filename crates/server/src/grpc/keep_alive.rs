@@ -223,8 +223,14 @@ impl Services {
                 let credentials = stream.credentials.clone();
                 waiting.who = self.sender(&credentials);
             }
+            let leader = self.shared.status.leader();
+            // Who asks is checked where the roles are up to date.
+            let is_open = self.shared.view.auth_stamp() == 0;
             let served = if self.shared.status.is_sole_leader() {
                 self.renew(net, &waiting, id)
+            } else if is_open && leader.is_some_and(|leader| leader != self.shared.member) {
+                // It makes sure of its leadership itself.
+                self.ask_leader(waiting.clone(), id)
             } else {
                 let slot = self.slots.insert(Pending::KeepAlive(waiting.clone()));
                 self.reads.push(token(self.thread, slot));
@@ -266,12 +272,7 @@ impl Services {
                 Renewal::Unknown => granted,
                 Renewal::Expired => return Served::Waits,
                 Renewal::Checkpointed => return self.take_back_checkpoint(waiting.clone(), id),
-                Renewal::NotLeader => {
-                    let slot = self.slots.insert(Pending::Renewal(waiting.clone()));
-                    let token = token(self.thread, slot);
-                    self.shared.peers.push(ToPeers::Renew { id, token });
-                    return Served::Waits;
-                }
+                Renewal::NotLeader => return self.ask_leader(waiting.clone(), id),
             },
         };
         if ttl > 0 {
@@ -292,6 +293,14 @@ impl Services {
             self.shared.metrics.grpc.sent(meter, 1);
         }
         Served::Answered
+    }
+
+    /// Only the leader knows the time of a lease.
+    fn ask_leader(&mut self, waiting: Waiting, id: i64) -> Served {
+        let slot = self.slots.insert(Pending::Renewal(waiting));
+        let token = token(self.thread, slot);
+        self.shared.peers.push(ToPeers::Renew { id, token });
+        Served::Waits
     }
 
     /// The renewal waits until no later leader can start from the lease's old checkpoint.

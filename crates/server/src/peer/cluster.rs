@@ -55,6 +55,9 @@ fn version(net: &Net, method: &Method) -> Answer {
     plain::respond(StatusCode::OK, Some("application/json"), body)
 }
 
+/// Longest question for a hash, in bytes; it has one number.
+const HASH_REQUEST_BYTES_MAX: usize = 64 << 10;
+
 #[derive(Deserialize)]
 struct HashRequest {
     #[serde(default)]
@@ -70,7 +73,7 @@ async fn hash_kv(net: &Arc<Net>, request: Request<Incoming>) -> Answer {
         return plain::error(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
     }
     let bad = |text: &str| plain::error(StatusCode::BAD_REQUEST, text);
-    let Ok(body) = upload::read(net, request.into_body()).await else {
+    let Ok(body) = upload::read(net, request.into_body(), HASH_REQUEST_BYTES_MAX).await else {
         return bad("error reading body");
     };
     let Ok(HashRequest { revision }) = serde_json::from_slice(&body) else {
@@ -108,9 +111,5 @@ async fn downgrade_enabled(net: &Net, method: &Method) -> Answer {
         return plain::error(StatusCode::INTERNAL_SERVER_ERROR, &text);
     }
     let enabled = net.shared.view.members().downgrade().enabled;
-    plain::respond(
-        StatusCode::OK,
-        Some("text/plain; charset=utf-8"),
-        enabled.to_string(),
-    )
+    plain::respond(StatusCode::OK, Some("text/plain"), enabled.to_string())
 }

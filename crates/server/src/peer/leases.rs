@@ -13,9 +13,10 @@ use prost::Message;
 use state::{Authorised, LeaseKeys, Renewal};
 use tokio::time::{Instant, sleep};
 
+use super::Net;
 use super::client::{Client, head, whole};
 use super::routes::only;
-use super::{Net, upload};
+use super::upload::{self, ReadError};
 use crate::drive::core::ToCore;
 use crate::drive::entry;
 use crate::drive::lessor::Left;
@@ -27,6 +28,8 @@ const RETRY: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(5);
 /// Connections that are kept for the next question.
 const IDLE_MAX: usize = 16;
+/// Longest question of another member, in bytes, as in etcd.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
 const PROTOBUF: &str = "application/protobuf";
 const NOT_FOUND: &str = "lease not found";
 
@@ -123,8 +126,12 @@ pub(super) async fn serve(net: &Arc<Net>, request: Request<Incoming>, path: &str
     if let Some(refusal) = only(request.method(), &Method::POST) {
         return refusal;
     }
-    let Ok(body) = upload::read(net, request.into_body()).await else {
-        return plain::error(StatusCode::BAD_REQUEST, "error reading body");
+    let body = match upload::read(net, request.into_body(), REQUEST_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(ReadError::TooLong) => {
+            return plain::error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large");
+        }
+        Err(_) => return plain::error(StatusCode::BAD_REQUEST, "error reading body"),
     };
     match own_answer(net, path, &body).await {
         Ok(body) => plain::respond(StatusCode::OK, Some(PROTOBUF), body),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use api::ids::MemberId;
 use http::header::{ALLOW, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Either;
@@ -13,26 +14,28 @@ use node::raft::Message;
 use super::body::StreamBody;
 use super::head::Incompatible;
 use super::link::Lane;
+use super::serve::Visitor;
 use super::upload::{self, ReadError};
 use super::{Batch, Net, cluster, head, snapshot};
 use crate::http::{self as plain, Answer, Body};
 use crate::log::Timestamp;
 
+/// Longest message that is read from a post, in bytes. Its sender would take more room with it on
+/// a stream.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
 /// The answers' bodies: one piece, or a stream without end.
 pub(super) type Reply = Response<Either<Body, StreamBody>>;
 
 /// Answers one request.
-pub(super) async fn answer(net: &Arc<Net>, request: Request<Incoming>, from: &str) -> Reply {
+pub(super) async fn answer(net: &Arc<Net>, request: Request<Incoming>, visitor: &Visitor) -> Reply {
     let path = request.uri().path().to_owned();
     if let Some(rest) = path.strip_prefix("/raft/stream/") {
-        return stream(net, &request, rest);
+        return stream(net, &request, rest, visitor);
     }
     let mut answer = match path.as_str() {
-        "/raft" => pipeline(net, request, from).await,
-        "/raft/snapshot" => {
-            remember(net, request.headers());
-            snapshot::receive(net, request, from).await
-        }
+        "/raft" => pipeline(net, request, visitor).await,
+        "/raft/snapshot" => snapshot::receive(net, request, visitor).await,
         "/raft/probing" => probing(),
         _ => cluster::answer(net, request, &path).await,
     };
@@ -60,8 +63,12 @@ pub(super) fn only(method: &Method, allowed: &Method) -> Option<Answer> {
 ///
 /// # Errors
 /// Why; the answer is one of 412.
-pub(super) fn check(net: &Net, headers: &HeaderMap) -> Result<(), Incompatible> {
-    net.identity.check(headers).inspect_err(|why| {
+pub(super) fn check(net: &Net, headers: &HeaderMap, visitor: &Visitor) -> Result<(), Incompatible> {
+    let checked = net.identity.check(headers);
+    if checked.is_ok() {
+        visitor.is_one_of_us();
+    }
+    checked.inspect_err(|why| {
         tracing::warn!(
             "local-member-id" = %net.identity.member,
             "remote-peer-id" = head::text(headers, head::SERVER_FROM),
@@ -74,11 +81,23 @@ pub(super) fn check(net: &Net, headers: &HeaderMap) -> Result<(), Incompatible> 
 }
 
 /// A stranger who says where it can be found is remembered, so that it can be answered.
-fn remember(net: &Arc<Net>, headers: &HeaderMap) {
+pub(super) fn remember(net: &Arc<Net>, headers: &HeaderMap) {
     let from = head::text(headers, head::SERVER_FROM).and_then(head::id);
     if let (Some(from), Some(urls)) = (from, head::text(headers, head::PEER_URLS)) {
         net.add_remote(from, urls);
     }
+}
+
+/// Who says to have sent a request, as label of a metric: nobody but whom we know, since the
+/// metrics of a label stay.
+pub(super) fn sender(net: &Net, headers: &HeaderMap) -> String {
+    let id = head::text(headers, head::SERVER_FROM).and_then(head::id);
+    label(net, id.unwrap_or(MemberId(0)))
+}
+
+fn label(net: &Net, id: MemberId) -> String {
+    let is_known = net.known().contains_key(&id);
+    if is_known { id } else { MemberId(0) }.to_string()
 }
 
 fn probing() -> Answer {
@@ -88,24 +107,27 @@ fn probing() -> Answer {
 }
 
 /// `POST /raft`: one message.
-async fn pipeline(net: &Arc<Net>, request: Request<Incoming>, from: &str) -> Answer {
+async fn pipeline(net: &Arc<Net>, request: Request<Incoming>, visitor: &Visitor) -> Answer {
     if let Some(refusal) = only(request.method(), &Method::POST) {
         return refusal;
     }
-    if let Err(why) = check(net, request.headers()) {
+    if let Err(why) = check(net, request.headers(), visitor) {
         return plain::error(StatusCode::PRECONDITION_FAILED, why.text());
     }
     remember(net, request.headers());
+    let from = sender(net, request.headers());
     let failed = |text: &str| {
-        net.metrics.peer_received_failures.with([from]).inc();
+        net.metrics.peer_received_failures.with([&from]).inc();
         plain::error(StatusCode::BAD_REQUEST, text)
     };
-    let body = match upload::read(net, request.into_body()).await {
+    let body = match upload::read(net, request.into_body(), MESSAGE_BYTES_MAX).await {
         Ok(body) => body,
         Err(ReadError::NoRoom) => {
             return plain::error(StatusCode::SERVICE_UNAVAILABLE, "too many messages at once");
         }
-        Err(ReadError::Broken) => return failed("error reading raft message"),
+        Err(ReadError::Broken | ReadError::TooLong) => {
+            return failed("error reading raft message");
+        }
     };
     let Ok(received) = peer::decode(&body) else {
         return failed("error unmarshalling raft message");
@@ -113,10 +135,10 @@ async fn pipeline(net: &Arc<Net>, request: Request<Incoming>, from: &str) -> Ans
     let Received::Message(message) = received else {
         return plain::respond(StatusCode::NO_CONTENT, None, "");
     };
-    let sender = message.from.to_string();
+    let from = label(net, message.from);
     net.metrics
         .peer_received_bytes
-        .with([&sender])
+        .with([&from])
         .add(body.len() as u64);
     if let Err(why) = admit(net, &message) {
         return forbidden(why);
@@ -158,11 +180,12 @@ pub(super) fn forbidden(why: &str) -> Answer {
 }
 
 /// `GET /raft/stream/…/<id>`: what this member has to say to the one that asks.
-fn stream(net: &Arc<Net>, request: &Request<Incoming>, path: &str) -> Reply {
+fn stream(net: &Arc<Net>, request: &Request<Incoming>, path: &str, visitor: &Visitor) -> Reply {
     let opened = match only(request.method(), &Method::GET) {
         Some(refusal) => Err(refusal),
         None => {
-            open(net, request.headers(), path).map_err(|(status, text)| plain::error(status, text))
+            let opened = open(net, request.headers(), path, visitor);
+            opened.map_err(|(status, text)| plain::error(status, text))
         }
     };
     let mut reply = match opened {
@@ -181,8 +204,9 @@ fn open(
     net: &Arc<Net>,
     headers: &HeaderMap,
     path: &str,
+    visitor: &Visitor,
 ) -> Result<StreamBody, (StatusCode, &'static str)> {
-    check(net, headers).map_err(|why| (StatusCode::PRECONDITION_FAILED, why.text()))?;
+    check(net, headers, visitor).map_err(|why| (StatusCode::PRECONDITION_FAILED, why.text()))?;
     let refused = |status, text| Err((status, text));
     let (kind, from) = path.rsplit_once('/').unwrap_or((path, ""));
     let lane = match kind {

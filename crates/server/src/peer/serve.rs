@@ -1,11 +1,10 @@
 //! The peer listeners: connections of other members, and of anybody else who finds the port.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Request;
@@ -22,8 +21,9 @@ use super::socket::{HANDSHAKE_LIMIT, Socket, Timed};
 use crate::front;
 use crate::tls::{self, Credentials};
 
-/// Connections at a time; more are closed as they come. A member has about a dozen.
-const CONNECTIONS_MAX: usize = 1024;
+/// Connections at a time; a member has about a dozen. Beyond them the oldest on which no member
+/// of the cluster has asked anything is closed, so that whoever holds many keeps no member out.
+const CONNECTIONS_MAX: usize = 512;
 /// TLS handshakes under way on one listener; beyond them the oldest ones are given up, so that
 /// nobody without a certificate can keep members out.
 const HANDSHAKES_MAX: usize = 256;
@@ -101,20 +101,82 @@ pub(super) fn listen(net: &Arc<Net>, listener: front::Listener) -> io::Result<()
     Ok(())
 }
 
+/// Connections that are open, in the order in which they were made.
+#[derive(Default)]
+pub(super) struct Connections(Mutex<Open>);
+
+#[derive(Default)]
+struct Open {
+    made: u64,
+    all: BTreeMap<u64, Connection>,
+}
+
+#[derive(Default)]
+struct Connection {
+    /// Absent until the task runs.
+    task: Option<AbortHandle>,
+    /// A member of the cluster has asked something on it.
+    is_member: bool,
+}
+
+impl Connections {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more, for which a stranger's is taken away if need be.
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let mut open = self.open();
+        if open.all.len() >= CONNECTIONS_MAX {
+            let mut all = open.all.iter();
+            let (number, _) = all.find(|(_, connection)| !connection.is_member)?;
+            let number = *number;
+            let oldest = open.all.remove(&number);
+            if let Some(task) = oldest.and_then(|oldest| oldest.task) {
+                task.abort();
+            }
+        }
+        open.made += 1;
+        let number = open.made;
+        open.all.insert(number, Connection::default());
+        let connections = Arc::clone(self);
+        Some(Place {
+            connections,
+            number,
+        })
+    }
+}
+
 /// One of the connections that may be open.
-struct Place(Arc<AtomicUsize>);
+struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+}
 
 impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Place> {
-        let taken = open.fetch_add(1, Relaxed);
-        let place = Place(Arc::clone(open));
-        (taken < CONNECTIONS_MAX).then_some(place)
+    fn change(&self, change: impl FnOnce(&mut Connection)) {
+        if let Some(connection) = self.connections.open().all.get_mut(&self.number) {
+            change(connection);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.connections.open().all.remove(&self.number);
+    }
+}
+
+/// Whoever is at the other end of a connection.
+pub(super) struct Visitor {
+    pub(super) address: Arc<str>,
+    place: Place,
+}
+
+impl Visitor {
+    /// The one at the other end knows the cluster.
+    pub(super) fn is_one_of_us(&self) {
+        self.place.change(|connection| connection.is_member = true);
     }
 }
 
@@ -164,7 +226,7 @@ fn shake_hands(
 }
 
 fn admit(net: &Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
-    let Some(place) = Place::take(&net.connections) else {
+    let Some(place) = net.connections.take() else {
         tracing::warn!(
             %from,
             limit = CONNECTIONS_MAX,
@@ -172,11 +234,17 @@ fn admit(net: &Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
         );
         return;
     };
-    let net = Arc::clone(net);
-    tokio::spawn(async move {
-        let _place = place;
-        converse(net, socket, from).await;
+    let (net, connections) = (Arc::clone(net), Arc::clone(&net.connections));
+    let number = place.number;
+    let visitor = Arc::new(Visitor {
+        address: from,
+        place,
     });
+    let task = tokio::spawn(converse(net, socket, visitor));
+    // It does not run before this thread waits for something.
+    if let Some(connection) = connections.open().all.get_mut(&number) {
+        connection.task = Some(task.abort_handle());
+    }
 }
 
 /// Shakes hands with a member, whose certificate must belong to its address.
@@ -202,13 +270,13 @@ async fn secured(
     Ok(Box::new(stream))
 }
 
-async fn converse(net: Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
+async fn converse(net: Arc<Net>, socket: Box<dyn Socket>, visitor: Arc<Visitor>) {
     let service = {
-        let from = Arc::clone(&from);
+        let visitor = Arc::clone(&visitor);
         let net = Arc::clone(&net);
         service_fn(move |request: Request<Incoming>| {
-            let (net, from) = (Arc::clone(&net), Arc::clone(&from));
-            async move { Ok::<_, Infallible>(routes::answer(&net, request, &from).await) }
+            let (net, visitor) = (Arc::clone(&net), Arc::clone(&visitor));
+            async move { Ok::<_, Infallible>(routes::answer(&net, request, &visitor).await) }
         })
     };
     let socket = TokioIo::new(Timed::new(socket, net.write_limit));
@@ -220,13 +288,39 @@ async fn converse(net: Arc<Net>, socket: Box<dyn Socket>, from: Arc<str>) {
         .serve_connection(socket, service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, %from, "peer connection ended");
+        let from = &*visitor.address;
+        tracing::debug!(%error, from, "peer connection ended");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn strangers_make_room_for_members() {
+        let connections = Arc::new(Connections::default());
+        let mut places: Vec<Place> = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            places.push(connections.take().expect("there is room"));
+        }
+        let endless = tokio::spawn(std::future::pending::<()>());
+        let abort = endless.abort_handle();
+        places[0].change(|connection| connection.is_member = true);
+        places[1].change(|connection| connection.task = Some(abort));
+        let late = connections.take().expect("a stranger goes");
+        let ended = endless.await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()));
+        // The place of the one that went is not given back a second time.
+        drop(places.remove(1));
+        assert_eq!(connections.open().all.len(), CONNECTIONS_MAX);
+        for place in places.iter().chain([&late]) {
+            place.change(|connection| connection.is_member = true);
+        }
+        assert!(connections.take().is_none(), "members stay");
+        drop(late);
+        assert!(connections.take().is_some());
+    }
 
     #[tokio::test]
     async fn the_oldest_handshake_is_given_up() {

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::client::{Client, Upload, head};
 use super::link::Link;
+use super::serve::Visitor;
 use super::{Net, pipeline, routes};
 use crate::drive::core::ToCore;
 use crate::http::{self as plain, Answer};
@@ -152,13 +154,20 @@ enum Refused {
 }
 
 /// `POST /raft/snapshot`
-pub(super) async fn receive(net: &Arc<Net>, request: Request<Incoming>, from: &str) -> Answer {
+pub(super) async fn receive(
+    net: &Arc<Net>,
+    request: Request<Incoming>,
+    visitor: &Visitor,
+) -> Answer {
     if let Some(refusal) = routes::only(request.method(), &Method::POST) {
         return refusal;
     }
-    if let Err(why) = routes::check(net, request.headers()) {
+    if let Err(why) = routes::check(net, request.headers(), visitor) {
         return plain::error(StatusCode::PRECONDITION_FAILED, why.text());
     }
+    routes::remember(net, request.headers());
+    let from = routes::sender(net, request.headers());
+    let from = from.as_str();
     let Ok(_place) = net.arriving.try_acquire() else {
         let text = "other snapshots are arriving";
         return plain::error(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -185,7 +194,12 @@ pub(super) async fn receive(net: &Arc<Net>, request: Request<Incoming>, from: &s
         Refused::Kind => plain::error(StatusCode::BAD_REQUEST, "wrong raft message type"),
         Refused::Removed(why) => routes::forbidden(why),
         Refused::Save(error) => {
-            tracing::warn!(%error, from, "failed to save incoming database snapshot");
+            tracing::warn!(
+                %error,
+                from,
+                "remote-addr" = &*visitor.address,
+                "failed to save incoming database snapshot"
+            );
             let text = format!("failed to save KV snapshot ({error})");
             plain::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
         }
@@ -224,13 +238,16 @@ async fn take(net: &Arc<Net>, mut body: Incoming) -> Result<(), Refused> {
         return Err(Refused::Kind);
     };
     routes::admit(net, &message).map_err(Refused::Removed)?;
-    save(net, &message, buffer.freeze(), body)
+    let path = save(net, &message, buffer.freeze(), body)
         .await
         .map_err(Refused::Save)?;
     let (handled, done) = oneshot::channel();
     net.shared.core.push(ToCore::Received(message, handled));
     // The core is gone only when the process ends.
-    let _ = done.await;
+    if let Ok(false) = done.await {
+        tracing::info!(path = %path.display(), "nobody needs the received database snapshot");
+        std::fs::remove_file(&path).map_err(Refused::Save)?;
+    }
     Ok(())
 }
 
@@ -260,13 +277,14 @@ impl Opened {
     }
 }
 
-/// Makes the database durable under the name that its snapshot gives it, if it is sound.
+/// Makes the database durable under the name that its snapshot gives it, if it is sound; gives its
+/// path.
 async fn save(
     net: &Arc<Net>,
     message: &Message,
     begin: Bytes,
     mut body: Incoming,
-) -> io::Result<()> {
+) -> io::Result<PathBuf> {
     let Some(snapshot) = &message.snapshot else {
         return Err(io::ErrorKind::InvalidData.into());
     };
@@ -281,12 +299,15 @@ async fn save(
     let metrics = Arc::clone(&net.metrics);
     let writer = tokio::task::spawn_blocking(move || {
         let begin = Instant::now();
-        let path = write(&dir.snap(), pieces, &metrics)?;
+        let path = Unnamed(write(&dir.snap(), pieces, &metrics)?);
         let fs: Arc<dyn Fs> = Arc::new(RealFs);
-        std::fs::rename(&path, dir.received_database(meta.index))?;
+        // Before it has the name: one that was received before it is not to be lost for it.
+        member::verify(&fs, &path.0, &meta).map_err(io::Error::other)?;
+        let named = dir.received_database(meta.index);
+        std::fs::rename(&path.0, &named)?;
         fs.sync_dir(&dir.snap())?;
         metrics.snap_db_save.observe_seconds(begin.elapsed());
-        member::verify(&fs, &dir, &meta).map_err(io::Error::other)
+        Ok(named)
     });
     let mut piece = Some(begin);
     let fed = loop {
@@ -312,12 +333,22 @@ async fn save(
     fed.and(written)
 }
 
+/// A file that is removed when it gets no other name.
+struct Unnamed(PathBuf);
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // It was renamed, as a rule; otherwise the next start removes it at the latest.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Writes the pieces into a file of its own and syncs it; nothing is left of it after a failure.
 fn write(
     dir: &std::path::Path,
     mut pieces: mpsc::Receiver<io::Result<Bytes>>,
     metrics: &Metrics,
-) -> io::Result<std::path::PathBuf> {
+) -> io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let path = dir.join(format!("tmp{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     let mut fill = || {

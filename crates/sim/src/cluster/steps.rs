@@ -148,6 +148,12 @@ impl Cluster<'_> {
                     self.give_up(at, token)?;
                 }
             }
+            Output::Late(tokens) => {
+                for token in tokens {
+                    self.trace.say(|| format!("site {at}: too late"));
+                    self.give_up(at, token)?;
+                }
+            }
             Output::TakeSnapshot(meta) => {
                 let snapshot = Box::new(Snapshot::prepare(meta, &running.member.view));
                 running.stage = Some(Stage::Commit(snapshot));
@@ -415,7 +421,7 @@ impl Cluster<'_> {
         let dir = running.member.dir.clone();
         let fs = site.fs.clone();
         write_received(&*fs, &dir, meta.index, image).map_err(stopped)?;
-        member::verify(&fs, &dir, &meta).map_err(chain)?;
+        member::verify(&fs, &dir.received_database(meta.index), &meta).map_err(chain)?;
         self.trace
             .say(|| format!("site {to}: received the database at {}", meta.index));
         self.input(to, Input::Received(message))?;

@@ -72,10 +72,7 @@ pub fn start(
         lock_memory()?;
     }
     let auth = Auth::new(config)?;
-    let fs: Arc<dyn Fs> = match config.raw.bool("unsafe-no-fsync") {
-        true => Arc::new(Unsynced(RealFs)),
-        false => Arc::new(RealFs),
-    };
+    let fs = file_system(config);
     let found = bootstrap::find(config, tls.peer.as_ref())?;
     let member = Member::boot(&fs, &settings(config, found))?;
     report(&member);
@@ -158,6 +155,13 @@ fn lock_memory() -> Result<(), String> {
 fn net_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.min(NET_THREADS_MAX)
+}
+
+fn file_system(config: &Config) -> Arc<dyn Fs> {
+    match config.raw.bool("unsafe-no-fsync") {
+        true => Arc::new(Unsynced(RealFs)),
+        false => Arc::new(RealFs),
+    }
 }
 
 fn announce(listen: &Listen) {

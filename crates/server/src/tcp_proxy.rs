@@ -14,7 +14,8 @@ use remotes::{Remote, Remotes};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Log;
-use crate::{log, shutdown};
+use crate::log::{self, strings};
+use crate::shutdown;
 
 /// Longest wait for an endpoint to take a connection.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ async fn start(flags: &Flags) -> Result<(), String> {
         delay => delay,
     };
     let endpoints: Vec<String> = remotes.iter().map(Remote::address).collect();
-    tracing::info!(endpoints = %log::strings(&endpoints), "ready to proxy client requests");
+    tracing::info!(endpoints = %strings(&endpoints), "ready to proxy client requests");
     shutdown::notify_ready();
     let remotes = Arc::new(Remotes::new(remotes));
     tokio::spawn(monitor(Arc::clone(&remotes), retry_delay));

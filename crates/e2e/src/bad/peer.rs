@@ -201,6 +201,12 @@ pub(super) fn requests(binary: &Path) -> Result<String, Error> {
         target.expect(what, &request, want)?;
         count += 1;
     }
+    messages(&mut target)?;
+    Ok(format!("{} requests", count + 53))
+}
+
+/// Messages that are none, or not for this member.
+fn messages(target: &mut Target) -> Result<(), Error> {
     let bytes = target.signed("POST", "/raft", &[0xff; 1000]);
     target.expect(
         "no protobuf",
@@ -226,8 +232,7 @@ pub(super) fn requests(binary: &Path) -> Result<String, Error> {
             return Err(Error(format!("{body:?}: {answered:?}")));
         }
     }
-    alive(&mut target.member, "noise")?;
-    Ok(format!("{} requests", count + 53))
+    alive(&mut target.member, "noise")
 }
 
 /// Connections that say nothing, and bodies that do not come to their end.

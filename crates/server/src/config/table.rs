@@ -138,7 +138,7 @@ use Kind::{
 use Section::{
     Auth, Clustering, Features, Hidden, Logging, Member, Monitoring, Process, Security, Unsafe,
 };
-use Support::{Acts, Inert, Later, Refused};
+use Support::{Acts, Inert};
 
 const fn flag(
     section: Section,

@@ -66,7 +66,7 @@ fn rounds_go_with_the_last_who_waits() {
     arrive(&mut reads, &[1], 0);
     ask(&mut reads, "a", 0);
     ask(&mut reads, "b", RETRY);
-    assert_eq!(reads.expire(0), [(Token(1), 0)]);
+    assert_eq!(reads.expire(0), [Token(1)]);
     assert!(!reads.is_unconfirmed());
     arrive(&mut reads, &[2], 6);
     ask(&mut reads, "c", 6);

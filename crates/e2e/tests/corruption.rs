@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::pb::etcdserverpb::alarm_request::AlarmAction;
-use api::pb::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, RangeRequest};
+use api::pb::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, MoveLeaderRequest, RangeRequest,
+};
 use client::stub::MaintenanceClient;
 use e2e::kv::said;
 use e2e::{Cluster, http};
@@ -188,6 +190,34 @@ async fn a_compaction_check_accuses_the_one_that_differs() {
     assert_eq!(lifted.expect("lifted").len(), 1);
     let put = cluster.put_until_done(other, "key", "again").await;
     put.expect("writes go on");
+}
+
+#[tokio::test]
+async fn a_leader_that_differs_is_accused_too() {
+    let flags = [
+        "--feature-gates=CompactHashCheck=true",
+        "--compact-hash-check-time=1s",
+    ];
+    let mut cluster = start(&flags).await;
+    let damaged = damage_a_follower(&mut cluster).await;
+    cluster.member(damaged).restart().expect("it starts");
+    let id = id_of(&cluster, damaged).await;
+    let leader = cluster.leader().await.expect("a leader");
+    let mut maintenance = MaintenanceClient::new(cluster.kv(leader).channel());
+    let request = MoveLeaderRequest { target_id: id };
+    maintenance.move_leader(request).await.expect("it leads");
+    let revision = cluster.put_until_done(damaged, "key", "compact").await;
+    let compacted = cluster.kv(leader).compact(revision.expect("a put")).await;
+    compacted.expect("a compaction");
+    assert_eq!(accused(&cluster, leader).await, [id]);
+    check_refusals(&cluster, damaged).await;
+    if is_ours() {
+        // It would give its database to others.
+        let deadline = Instant::now() + LIMIT;
+        while cluster.leader().await.expect("a leader") == damaged {
+            assert!(Instant::now() < deadline, "it still leads");
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! What the formats do not let anybody see is left out: bytes of records inside the bolt file's
 //! leaves have no checksum; and a last WAL record that has a sector of zeros by nature looks torn
-//! when any other byte of it is wrong, unless the database or a later commit index proves it.
+//! when any other byte of it is wrong, unless the database or a later commit index proves it; and
+//! the newest meta page, when the next commit had begun: the older one, which is taken instead, may
+//! point to pages that this commit has overwritten (`run` leaves such disks alone).
 
 use std::path::{Path, PathBuf};
 

@@ -123,6 +123,8 @@ struct Net {
     idle: Mutex<Vec<Client>>,
     /// Places for databases that arrive.
     arriving: Semaphore,
+    /// Held from the name of an arrived database to the node's word on it.
+    naming: tokio::sync::Mutex<()>,
     /// Where they go.
     dir: DataDir,
     stopper: Stopper,
@@ -312,6 +314,7 @@ impl Peers {
             uploads: Semaphore::new(upload::PIECES_MAX),
             idle: Mutex::default(),
             arriving: Semaphore::new(snapshot::ARRIVING_MAX),
+            naming: tokio::sync::Mutex::new(()),
             dir: DataDir::new(&config.data_dir, config.wal_dir.as_deref()),
             stopper,
             post: Mutex::new(post),

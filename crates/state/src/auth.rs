@@ -18,7 +18,7 @@ mod permission;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use access::{Access, SomeLeases};
+pub(crate) use access::{Access, BY_MEMBER, SomeLeases};
 pub use access::{
     Authorised, Caller, LeaseKeys, LeaseRenewal, LoggedIn, Operation, Root, TheseKeys, WatchKeys,
 };

@@ -10,7 +10,9 @@ use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use storage::backend::{Applied, Bucket, Value, meta};
 
-use crate::auth::{Access, Authorised, Caller, LeaseKeys, Operation, SomeLeases, WatchKeys};
+use crate::auth::{
+    Access, Authorised, BY_MEMBER, Caller, LeaseKeys, Operation, SomeLeases, WatchKeys,
+};
 use crate::counts::Operations;
 use crate::fatal::{Fatal, ReadError};
 use crate::hash::{self, KvHash};
@@ -303,7 +305,7 @@ impl View {
     pub fn lease_keys(&self, of: &Authorised<LeaseKeys>) -> Result<Vec<Bytes>, Error> {
         let shared = self.shared();
         let state = shared.state.read();
-        if of.stamp() != 0 {
+        if of.stamp() != BY_MEMBER {
             state.auth.confirm(of.stamp())?;
         }
         let lease = state.leases.by_id.get(&of.0);

@@ -83,10 +83,12 @@ impl Reads {
         }
     }
 
-    /// Rounds for which nobody waits any more.
+    /// Rounds for which nobody waits any more, but for those behind others: their answer counts
+    /// for what was asked before them.
     fn drop_empty_rounds(&mut self) {
-        if self.rounds.iter().all(|round| round.reads.is_empty()) {
-            self.rounds.clear();
+        let is_empty = |round: &Round| round.reads.is_empty();
+        while self.rounds.front().is_some_and(is_empty) {
+            self.rounds.pop_front();
         }
     }
 

@@ -51,7 +51,8 @@ pub(super) fn parse(text: &str, raw: &mut Raw, notices: &mut Vec<Notice>) -> Res
         }
     }
     for legacy in LEGACY {
-        let Some(json) = take(&mut root, &[legacy.name])? else {
+        let found = take(&mut root, &[legacy.name])?;
+        let Some(json) = found.filter(|json| !json.is_null()) else {
             continue;
         };
         if let Some(value) = convert(legacy.name, legacy.kind(), &json)? {

@@ -44,8 +44,11 @@ impl Services {
         let request = self.authorise(waiting, request)?;
         let begin = Instant::now();
         let answer = self.shared.view.range(&request);
-        self.times.range(answer.is_ok(), begin.elapsed());
-        self.time_request(net, waiting, answer.is_ok());
+        let took = begin.elapsed();
+        self.times.range(answer.is_ok(), took);
+        let waited = net.now().saturating_duration_since(waiting.begun);
+        let times = &mut self.times;
+        times.request(waiting.rpc, answer.is_ok(), waited + took);
         let mut answer = answer.map_err(refused)?;
         self.shared.metrics.ranges.inc();
         self.scratch.clear();
@@ -104,8 +107,7 @@ impl Services {
     ) -> Result<(), Status> {
         let request = self.authorise(waiting, request)?;
         let reply = self.shared.view.txn(&request);
-        let took = net.now().saturating_duration_since(waiting.begun);
-        self.times.read_txn(reply.is_ok(), took);
+        self.times.read_txn(reply.is_ok(), waiting.begun.elapsed());
         let reply = reply.map_err(refused)?;
         self.send_reply(net, waiting, &reply);
         Ok(())

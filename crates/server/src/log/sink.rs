@@ -145,6 +145,16 @@ fn backup_name(path: &Path, now: SystemTime) -> PathBuf {
     path.with_file_name(format!("{stem}-{millis}{extension}"))
 }
 
+/// Whether a text is a time as [`backup_name`] writes it: other files may begin like the log's.
+fn is_time(text: &str) -> bool {
+    const SHAPE: &[u8] = b"0000-00-00T00-00-00.000";
+    let fits = |(byte, shape): (u8, &u8)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        mark => byte == *mark,
+    };
+    text.len() == SHAPE.len() && text.bytes().zip(SHAPE).all(fits)
+}
+
 /// The name without its extension, and the extension with its dot.
 fn parts(path: &Path) -> (String, String) {
     let text = |part: Option<&OsStr>| {
@@ -159,9 +169,15 @@ fn compress(path: &Path) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(GZIP);
-    let mut packed = GzEncoder::new(File::create(&name)?, Compression::default());
-    io::copy(&mut File::open(path)?, &mut packed)?;
-    packed.finish()?.sync_all()?;
+    let pack = || {
+        let mut packed = GzEncoder::new(File::create(&name)?, Compression::default());
+        io::copy(&mut File::open(path)?, &mut packed)?;
+        packed.finish()?.sync_all()
+    };
+    pack().inspect_err(|_| {
+        // Half a copy is none, and the original stays.
+        let _ = fs::remove_file(&name);
+    })?;
     fs::remove_file(path)
 }
 
@@ -175,7 +191,9 @@ fn remove_old(path: &Path, rotation: &LogRotation, now: SystemTime) {
     let prefix = format!("{stem}-");
     let is_backup = |name: &str| {
         let plain = name.strip_suffix(&format!(".{GZIP}")).unwrap_or(name);
-        name.starts_with(&prefix) && plain.ends_with(&extension)
+        let rest = plain.strip_prefix(&prefix);
+        rest.and_then(|rest| rest.strip_suffix(&extension))
+            .is_some_and(is_time)
     };
     let mut backups: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -240,6 +258,8 @@ mod tests {
             panic!("a file");
         };
         log.write(b"0123456789\n").unwrap();
+        // Another member's, which begins alike.
+        fs::write(dir.path().join("etcd-1.log"), b"").unwrap();
         let begin = UNIX_EPOCH + Duration::from_secs(1_795_620_978);
         for second in 0..4 {
             let now = begin + Duration::from_secs(second);
@@ -257,6 +277,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "etcd-1.log",
                 "etcd-2026-11-25T15-36-20.000.log.gz",
                 "etcd-2026-11-25T15-36-21.000.log.gz",
                 "etcd.log",

@@ -19,10 +19,10 @@ use state::{KvHash, Members, ReadError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Net;
 use super::client::{Client, head, whole};
 use super::head::CLUSTER_ID;
 use super::socket::Dialer;
-use super::{Net, dialer};
 use crate::config::{Config, GoDuration, Url};
 use crate::drive::entry;
 use crate::drive::stop::fatal;
@@ -69,9 +69,7 @@ impl Question {
                 .filter_map(|url| Url::parse(url).ok())
                 .collect();
             let (id, question) = (MemberId(member.id), self.clone());
-            if !urls.is_empty() {
-                questions.spawn(async move { question.ask_one(id, &urls).await });
-            }
+            questions.spawn(async move { question.ask_one(id, &urls).await });
         }
         let mut answers = Vec::new();
         while let Some(answer) = questions.join_next().await {
@@ -148,18 +146,15 @@ pub(crate) fn check_initially(
         }
         Err(ReadError::Broken(error)) => return Err(error.into()),
     };
+    let asker = super::asker(config, tls)?;
     let question = Question {
-        dialer: dialer(config, tls.cloned()),
+        dialer: Arc::clone(&asker.dialer),
         cluster: member.cluster,
         own,
         revision: hash.revision,
         limit,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let peers = runtime.block_on(question.ask(&member.view.members()));
-    runtime.shutdown_background();
+    let peers = asker.run(question.ask(&member.view.members()));
     let differs = peers.iter().filter(|peer| peer.differs_from(&hash));
     let differing = differs.inspect(|peer| peer.report(own, &hash)).count();
     if differing > 0 {

@@ -40,7 +40,7 @@ impl fmt::Display for NotFetched {
 pub(crate) struct Asker {
     /// Absent once dropped.
     runtime: Option<Runtime>,
-    dialer: Arc<Dialer>,
+    pub(super) dialer: Arc<Dialer>,
 }
 
 impl Drop for Asker {
@@ -65,7 +65,7 @@ impl Asker {
         })
     }
 
-    fn run<F: Future>(&self, future: F) -> F::Output {
+    pub(super) fn run<F: Future>(&self, future: F) -> F::Output {
         let runtime = self.runtime.as_ref().expect("it is there until the drop");
         runtime.block_on(future)
     }

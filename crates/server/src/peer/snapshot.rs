@@ -18,7 +18,9 @@ use node::member::{self, Outgoing};
 use node::peer::{self, PeerError};
 use node::raft::Message;
 use storage::bolt::Image;
+use storage::datadir::DataDir;
 use storage::fs::{Fs, RealFs};
+use storage::log::LogIndex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -238,7 +240,12 @@ async fn take(net: &Arc<Net>, mut body: Incoming) -> Result<(), Refused> {
         return Err(Refused::Kind);
     };
     routes::admit(net, &message).map_err(Refused::Removed)?;
-    let path = save(net, &message, buffer.freeze(), body)
+    let saved = save(net, &message, buffer.freeze(), body)
+        .await
+        .map_err(Refused::Save)?;
+    // Two that arrive at once may get the same name: nobody removes what the other has named.
+    let _naming = net.naming.lock().await;
+    let path = blocking(move || saved.name())
         .await
         .map_err(Refused::Save)?;
     let (handled, done) = oneshot::channel();
@@ -246,9 +253,20 @@ async fn take(net: &Arc<Net>, mut body: Incoming) -> Result<(), Refused> {
     // The core is gone only when the process ends.
     if let Ok(false) = done.await {
         tracing::info!(path = %path.display(), "nobody needs the received database snapshot");
-        std::fs::remove_file(&path).map_err(Refused::Save)?;
+        if let Err(error) = blocking(move || std::fs::remove_file(path)).await {
+            tracing::warn!(%error, "failed to remove a received database snapshot");
+        }
     }
     Ok(())
+}
+
+/// Waits for what a disk may hold up, which no message of raft's is to wait for.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// The head of a post, looked at again only when all of it can be there.
@@ -277,14 +295,13 @@ impl Opened {
     }
 }
 
-/// Makes the database durable under the name that its snapshot gives it, if it is sound; gives its
-/// path.
+/// Makes the database durable, if it is sound.
 async fn save(
     net: &Arc<Net>,
     message: &Message,
     begin: Bytes,
     mut body: Incoming,
-) -> io::Result<PathBuf> {
+) -> io::Result<Saved> {
     let Some(snapshot) = &message.snapshot else {
         return Err(io::ErrorKind::InvalidData.into());
     };
@@ -299,15 +316,13 @@ async fn save(
     let metrics = Arc::clone(&net.metrics);
     let writer = tokio::task::spawn_blocking(move || {
         let begin = Instant::now();
-        let path = Unnamed(write(&dir.snap(), pieces, &metrics)?);
+        let file = Unnamed(write(&dir.snap(), pieces, &metrics)?);
         let fs: Arc<dyn Fs> = Arc::new(RealFs);
         // Before it has the name: one that was received before it is not to be lost for it.
-        member::verify(&fs, &path.0, &meta).map_err(io::Error::other)?;
-        let named = dir.received_database(meta.index);
-        std::fs::rename(&path.0, &named)?;
-        fs.sync_dir(&dir.snap())?;
+        member::verify(&fs, &file.0, &meta).map_err(io::Error::other)?;
+        let index = meta.index;
         metrics.snap_db_save.observe_seconds(begin.elapsed());
-        Ok(named)
+        Ok(Saved { file, dir, index })
     });
     let mut piece = Some(begin);
     let fed = loop {
@@ -331,6 +346,23 @@ async fn save(
     drop(sender);
     let written = writer.await.map_err(io::Error::other)?;
     fed.and(written)
+}
+
+/// A sound database without the name that its snapshot gives it.
+struct Saved {
+    file: Unnamed,
+    dir: DataDir,
+    index: LogIndex,
+}
+
+impl Saved {
+    /// Makes the name durable; gives the path.
+    fn name(self) -> io::Result<PathBuf> {
+        let named = self.dir.received_database(self.index);
+        std::fs::rename(&self.file.0, &named)?;
+        RealFs.sync_dir(&self.dir.snap())?;
+        Ok(named)
+    }
 }
 
 /// A file that is removed when it gets no other name.

@@ -87,11 +87,17 @@ impl<T: Operation> Authorised<T> {
     }
 }
 
+/// The stamp of what another member asked its own state for; no auth revision is as high.
+pub(crate) const BY_MEMBER: u64 = u64::MAX;
+
 impl Authorised<LeaseKeys> {
     /// Another member asks, which has asked who its client is.
     #[must_use]
     pub fn by_member(operation: LeaseKeys) -> Authorised<LeaseKeys> {
-        Authorised::unasked(operation)
+        Authorised {
+            operation,
+            stamp: BY_MEMBER,
+        }
     }
 }
 

@@ -104,6 +104,13 @@ fn enable() -> Request {
 
 /// Root, and alice who may write a..c, read c..e and everything from x on.
 fn enabled() -> Rig {
+    let mut rig = prepared();
+    rig.apply(enable()).unwrap();
+    rig
+}
+
+/// What [`enabled`] is before that.
+fn prepared() -> Rig {
     let mut rig = Rig::new();
     for request in [
         user_add("root"),
@@ -115,7 +122,6 @@ fn enabled() -> Rig {
         grant("r", 0, "c", b"e"),
         grant("r", 2, "x", &[0]),
         grant_role("alice", "r"),
-        enable(),
     ] {
         rig.apply(request).unwrap();
     }
@@ -356,6 +362,19 @@ fn refused<T>(outcome: Result<T, ReadError>) -> Option<Error> {
         Err(ReadError::Refused(error)) => Some(error),
         Err(ReadError::Broken(fatal)) => panic!("{fatal}"),
     }
+}
+
+#[test]
+fn a_proof_of_the_time_before_authentication_is_good_no_longer() {
+    let mut rig = prepared();
+    let keys = rig.view.authorise(Caller::NOBODY, LeaseKeys(5)).unwrap();
+    let range = rig.view.authorise(Caller::NOBODY, range("c", "e")).unwrap();
+    assert_eq!(rig.view.lease_keys(&keys), Ok(vec![]));
+    assert_eq!(refused(rig.view.range(&range)), None);
+    rig.apply(enable()).unwrap();
+    let nobody = Error::UserEmpty;
+    assert_eq!(rig.view.lease_keys(&keys), Err(nobody));
+    assert_eq!(refused(rig.view.range(&range)), Some(nobody));
 }
 
 #[test]

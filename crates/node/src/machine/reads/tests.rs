@@ -78,6 +78,18 @@ fn rounds_go_with_the_last_who_waits() {
 }
 
 #[test]
+fn rounds_of_those_who_gave_up_do_not_pile_up_behind_others() {
+    let mut reads = Reads::default();
+    for number in 0..20 {
+        let tick = number * RETRY;
+        arrive(&mut reads, &[number], tick);
+        ask(&mut reads, "a", tick);
+        reads.expire(tick.saturating_sub(2 * RETRY));
+        assert!(reads.rounds.len() <= 3, "{}", reads.rounds.len());
+    }
+}
+
+#[test]
 fn another_leader_has_heard_none_of_the_questions() {
     let mut reads = Reads::default();
     arrive(&mut reads, &[1], 0);

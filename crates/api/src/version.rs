@@ -35,6 +35,14 @@ pub fn minor(text: &str) -> Option<(u64, u64)> {
     }
 }
 
+/// Major and minor number of `major.minor` with anything behind them, as in a cluster version or a
+/// storage version.
+#[must_use]
+pub fn major_minor(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
 fn split(text: &str, at: char) -> (&str, Option<&str>) {
     match text.split_once(at) {
         Some((before, behind)) => (before, Some(behind)),

@@ -47,7 +47,7 @@ pub struct DatabaseFacts {
     /// Whether this member is listed as removed.
     pub removed: bool,
     /// Major and minor of the cluster version, when one was set.
-    pub cluster_version: Option<(u32, u32)>,
+    pub cluster_version: Option<(u64, u64)>,
 }
 
 /// Everything that the decision depends on.
@@ -61,7 +61,7 @@ pub struct Facts {
     /// Whether a database that was received for the log's snapshot lies beside the bolt file.
     pub received: bool,
     /// Major and minor of the release that this build emulates.
-    pub server_version: (u32, u32),
+    pub server_version: (u64, u64),
 }
 
 /// What to do.
@@ -99,8 +99,8 @@ pub enum Refusal {
     },
     Removed,
     ClusterVersionNewer {
-        cluster: (u32, u32),
-        server: (u32, u32),
+        cluster: (u64, u64),
+        server: (u64, u64),
     },
 }
 
@@ -324,7 +324,7 @@ impl Facts {
         self.database.is_some_and(|database| database.removed)
     }
 
-    fn newer_cluster(&self) -> Option<(u32, u32)> {
+    fn newer_cluster(&self) -> Option<(u64, u64)> {
         let cluster = self.database.and_then(|database| database.cluster_version);
         cluster.filter(|version| *version > self.server_version)
     }

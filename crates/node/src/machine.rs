@@ -11,6 +11,7 @@ mod waiters;
 #[cfg(test)]
 mod tests;
 
+use api::version::major_minor;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -21,7 +22,6 @@ use storage::log::{ConfState, Entry, EntryKind, HardState, LogIndex, SnapshotMet
 pub use effect::{Input, Output, Persist, Proposal, Token};
 use install::{Hold, Installing};
 pub use membership::{MemberChange, Reconfigure};
-pub(crate) use own::minor_of;
 use own::{Own, Versions};
 use reads::Reads;
 use transfer::Transfer;
@@ -924,7 +924,7 @@ fn without_superseded(mut messages: Vec<Message>) -> Vec<Message> {
 /// The cluster version that a release stands for: `3.7.1` is `3.7.0`.
 #[must_use]
 pub fn cluster_version_of(release: &str) -> String {
-    let (major, minor) = minor_of(release).unwrap_or_default();
+    let (major, minor) = major_minor(release).unwrap_or_default();
     format!("{major}.{minor}.0")
 }
 

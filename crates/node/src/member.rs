@@ -10,6 +10,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use api::version::major_minor;
 use std::sync::Arc;
 
 use api::ids::{ClusterId, MemberId};
@@ -288,7 +289,7 @@ fn gather(
         })
     });
     let members = state.opened.view.members();
-    let minor = |version: &str| machine::minor_of(version);
+    let minor = |version: &str| major_minor(version);
     Facts {
         initial: config.initial_state,
         log: log.map(|log| LogFacts {

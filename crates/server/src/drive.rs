@@ -54,7 +54,7 @@ use self::post::{Desk, Outcome, UNATTENDED};
 use self::stalls::Stalls;
 use self::status::Status;
 use self::sweep::ToSweep;
-use crate::auth::{Auth, Who};
+use crate::auth::{Auth, Credentials, Who};
 use crate::metrics::Metrics;
 use crate::peer::{Contacts, Outbox, ToPeers};
 use crate::trace::Tracer;
@@ -253,6 +253,14 @@ impl Shared {
             alarm: pb::AlarmType::Nospace as i32,
         };
         self.propose_unattended(entry::ALARM, &alarm);
+    }
+
+    /// Who sends the next message of a stream; its token is looked up for each.
+    pub(crate) fn sender(&self, credentials: &Credentials) -> Who {
+        if self.view.auth_stamp() == 0 {
+            return Who::Nobody;
+        }
+        self.auth.identify(credentials).unwrap_or(Who::Impostor)
     }
 
     /// How an entry of a caller is signed; not at all while authentication is off.

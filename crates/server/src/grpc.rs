@@ -118,7 +118,7 @@ impl Services {
             request_bytes: 0,
             span: self.shared.tracer.as_ref().and_then(|tracer| {
                 let parent = head.traceparent.as_deref();
-                tracer.begin(parent)
+                tracer.begin(parent).map(Box::new)
             }),
             who: Who::Nobody,
         }
@@ -316,8 +316,8 @@ impl Services {
 
     /// The call is over.
     fn end_span(&self, waiting: &Waiting, code: Code) {
-        if let (Some(span), Some(tracer)) = (waiting.span, &self.shared.tracer) {
-            tracer.end(span, waiting.rpc.path(), waiting.begun, code);
+        if let (Some(span), Some(tracer)) = (&waiting.span, &self.shared.tracer) {
+            tracer.end(**span, waiting.rpc.path(), waiting.begun, code);
         }
     }
 

@@ -98,7 +98,7 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<Stats, Broken> {
             Ok(()) => broke_off = false,
             Err(End::Broken(broken)) => return Err(broken),
             Err(End::Stopped(why)) => {
-                broke_off |= why.to_string().contains("commit a batch to the database");
+                broke_off |= why.contains(storage::backend::COMMITTING);
                 trace.say(|| format!("stopped: {why}"));
                 stats.halts += 1;
                 if !plan.explains_stop(&disk) {

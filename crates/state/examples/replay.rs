@@ -18,9 +18,7 @@ fn open(path: &Path) -> (Opened, Committer, Reader) {
         committer,
         maintenance,
     } = Backend::open(Arc::new(RealFs), path, Options::default()).expect("the database opens");
-    let config = Config {
-        ..Config::default()
-    };
+    let config = Config::default();
     let opened =
         Machine::open(writer, reader.clone(), maintenance, config).expect("the state opens");
     (opened, committer, reader)

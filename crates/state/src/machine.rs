@@ -1,5 +1,6 @@
 //! The apply machine: one log entry after the other, each in one explicit sequence.
 
+use api::version::major_minor;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -563,7 +564,7 @@ impl Applying<'_> {
             || state
                 .members
                 .cluster_version()
-                .and_then(minor_of)
+                .and_then(major_minor)
                 .is_some_and(|v| v >= (3, 6));
         for checkpoint in &request.checkpoints {
             let id = checkpoint.id;
@@ -620,8 +621,8 @@ impl Applying<'_> {
 
     /// A version above ours means that this member cannot understand what the others may do.
     fn set_cluster_version(&mut self, version: &str) -> Result<Outcome, Fatal> {
-        let ours = minor_of(api::version::SERVER);
-        if minor_of(version).is_none_or(|minor| Some(minor) > ours) {
+        let ours = major_minor(api::version::SERVER);
+        if major_minor(version).is_none_or(|minor| Some(minor) > ours) {
             return Err(Fatal::ClusterVersion {
                 version: version.to_string(),
             });
@@ -675,11 +676,4 @@ fn cost(command: &Command) -> u64 {
         Command::LeaseGrant(_) => quota::LEASE_COST,
         _ => 0,
     }
-}
-
-/// `(major, minor)` of a version `major.minor.…`.
-#[must_use]
-pub(crate) fn minor_of(version: &str) -> Option<(u64, u64)> {
-    let mut parts = version.split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

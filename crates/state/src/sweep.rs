@@ -1,6 +1,7 @@
 //! Physical compaction: drops history from the index, then revisions from the database, in steps
 //! that a background thread paces.
 
+use api::version::major_minor;
 use std::sync::Arc;
 
 use storage::backend::{Bucket, MaintenanceWriter, meta};
@@ -8,7 +9,6 @@ use storage::backend::{Bucket, MaintenanceWriter, meta};
 use crate::fatal::Fatal;
 use crate::hash::{self, Hasher, KvHash, parse_key};
 use crate::kv::parse;
-use crate::machine::minor_of;
 use crate::record::Revision;
 use crate::shared::Shared;
 
@@ -82,7 +82,7 @@ impl Sweep {
             .shared
             .reader
             .get(Bucket::Meta, meta::STORAGE_VERSION)?;
-        let wanted = minor_of(cluster_version)
+        let wanted = major_minor(cluster_version)
             .filter(|&minor| minor >= FIRST_RECORDED)
             .map(|(major, minor)| format!("{major}.{minor}.0"));
         if recorded.as_deref() == wanted.as_deref().map(str::as_bytes) {

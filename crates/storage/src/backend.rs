@@ -133,6 +133,9 @@ pub enum Error {
     Failed,
 }
 
+/// What [`Error::Commit`] says was tried.
+pub const COMMITTING: &str = "commit a batch to the database";
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -140,7 +143,7 @@ impl fmt::Display for Error {
             Error::Read { bucket, .. } => {
                 write!(f, "read bucket {}", String::from_utf8_lossy(bucket.name()))
             }
-            Error::Commit { .. } => f.write_str("commit a batch to the database"),
+            Error::Commit { .. } => f.write_str(COMMITTING),
             Error::Damaged { key, len } => {
                 write!(f, "the record {key} of bucket meta has {len} bytes")
             }

@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: two servers under the same load, in turn, over several rounds.
 //!
-//! With `--members N` each server is a cluster of N on this machine. Each round starts both binaries, one after the other on a fresh directory of the same disk,
-//! loads the key space and drives every row at every shape of load. Both keep etcd's default
-//! durability: an answer to a write means that it was synced. Client and server share the
-//! machine, so throughput is a floor and processor time per call is the figure to trust;
-//! the client's own time is reported beside it, and what other processes took.
+//! With `--members N` each server is a cluster of N on this machine. Each round starts both
+//! binaries, one after the other on a fresh directory of the same disk, loads the key space and
+//! drives every row at every shape of load. Both keep etcd's default durability: an answer to a
+//! write means that it was synced. Client and server share the machine, so throughput is a floor
+//! and processor time per call is the figure to trust; the client's own time is reported beside
+//! it, and what other processes took.
 
 mod connection;
 mod fan_out;

@@ -14,7 +14,7 @@ use crate::arguments::Arguments;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The programs, and the section of the manual that has them.
+/// The programs.
 const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 
 /// Shells, and where a package of Debian puts what completes `NAME` in them.
@@ -24,8 +24,8 @@ const SHELLS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/NAME.fish"),
 ];
 
-/// (Debian's and upstream's name of an architecture, the compiler's, the linker and `strip` of
-/// Debian's cross tools)
+/// (Debian's and upstream's name of an architecture, the compiler's, what the names of Debian's
+/// cross tools begin with)
 const ARCHITECTURES: [(&str, &str, &str); 2] = [
     ("amd64", "x86_64-unknown-linux-gnu", "x86_64-linux-gnu"),
     ("arm64", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu"),

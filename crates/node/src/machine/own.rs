@@ -3,6 +3,7 @@
 use api::ids::{MemberId, RequestId};
 use api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use api::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use api::version::major_minor;
 use bytes::Bytes;
 use prost::Message;
 
@@ -45,7 +46,7 @@ pub(super) struct Versions {
     /// What the cluster version should become.
     pub(super) wanted: Option<String>,
     /// Target of the downgrade in progress.
-    downgrade: Option<(u32, u32)>,
+    downgrade: Option<(u64, u64)>,
     pub(super) setting: Own,
     /// When the others were asked last, in this term.
     asked_tick: Option<u64>,
@@ -56,7 +57,7 @@ pub(super) struct Versions {
 impl Versions {
     /// `own` is the cluster version that this build stands for.
     pub(super) fn new(current: Option<String>, own: &str) -> Versions {
-        let is_set = current.as_deref().and_then(minor_of) >= minor_of(own);
+        let is_set = current.as_deref().and_then(major_minor) >= major_minor(own);
         Versions {
             current,
             wanted: (!is_set).then(|| own.to_owned()),
@@ -69,7 +70,7 @@ impl Versions {
 
     /// A downgrade began or ended: what was wanted before is to be decided anew.
     pub(super) fn on_downgrade(&mut self, target: Option<&str>, alone: bool, own: &str) {
-        let target = target.and_then(minor_of);
+        let target = target.and_then(major_minor);
         if std::mem::replace(&mut self.downgrade, target) == target {
             return;
         }
@@ -82,8 +83,8 @@ impl Versions {
     /// The cluster version is now this.
     pub(super) fn on_set(&mut self, version: String) {
         let (now, wanted) = (
-            minor_of(&version),
-            self.wanted.as_deref().and_then(minor_of),
+            major_minor(&version),
+            self.wanted.as_deref().and_then(major_minor),
         );
         if now == wanted || self.downgrade.is_none() && now > wanted {
             self.wanted = None;
@@ -129,11 +130,11 @@ impl Versions {
     fn decide(&self, others: &[Option<&str>], own: &str) -> Option<String> {
         let least = others
             .iter()
-            .map(|version| version.and_then(minor_of))
-            .chain([minor_of(own)])
+            .map(|version| version.and_then(major_minor))
+            .chain([major_minor(own)])
             .min()
             .flatten();
-        let current = self.current.as_deref().and_then(minor_of);
+        let current = self.current.as_deref().and_then(major_minor);
         let to = match (current, least) {
             (None, None) => Some(LEAST_VERSION),
             (None, least) => least,
@@ -151,12 +152,12 @@ impl Versions {
 }
 
 /// Whether `target` is the minor version before `version`.
-fn is_next_below(target: (u32, u32), version: (u32, u32)) -> bool {
+fn is_next_below(target: (u64, u64), version: (u64, u64)) -> bool {
     target.0 == version.0 && target.1 + 1 == version.1
 }
 
 /// The cluster version while somebody was never heard of, as in etcd.
-const LEAST_VERSION: (u32, u32) = (3, 0);
+const LEAST_VERSION: (u64, u64) = (3, 0);
 
 /// Tells the cluster this member's name and client URLs.
 pub(super) fn attributes(
@@ -199,14 +200,6 @@ fn header(id: RequestId) -> RequestHeader {
 
 fn encode(request: InternalRaftRequest) -> Bytes {
     request.encode_to_vec().into()
-}
-
-/// Major and minor of `major.minor[.patch]`.
-pub(crate) fn minor_of(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.');
-    let major = parts.next()?.parse().ok()?;
-    let minor = parts.next()?.parse().ok()?;
-    Some((major, minor))
 }
 
 #[cfg(test)]

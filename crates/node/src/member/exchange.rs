@@ -3,8 +3,9 @@
 //! The order of a received one, which lets a crash come at any point:
 //!
 //! ```text
-//!   receiver        the database, durable under its name         `DataDir::received_database`
-//!   receiver        verify    it is what the message says
+//!   receiver        the database, durable without a name
+//!   receiver        verify    it is what the message says, and
+//!                             gets its name                      `DataDir::received_database`
 //!   WAL thread      persist   the .snap file, the WAL's record,
 //!                             its commit index, then entries
 //!   commit thread   install   the database renamed to `db`, its

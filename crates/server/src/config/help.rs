@@ -40,7 +40,6 @@ pub(crate) fn note(flag: &Flag) -> &'static str {
     match flag.support {
         Support::Acts => "",
         Support::Inert => " (no effect)",
-        Support::Later | Support::Refused => " (not supported yet)",
     }
 }
 

@@ -451,7 +451,7 @@ fn note_plain_urls(raw: &Raw, security: &Security, notices: &mut Vec<Notice>) {
     }
 }
 
-/// A flag that cannot have its effect yet is never passed over in silence.
+/// A flag without effect is never passed over in silence.
 fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
     for (flag, value, source) in raw.iter() {
         if source.is_none() || *value == flag.default_value() {
@@ -459,13 +459,6 @@ fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
         }
         match flag.support {
             Support::Acts => {}
-            Support::Refused => {
-                return Err(verify(format!("--{} is not supported yet", flag.name)));
-            }
-            Support::Later => notices.push(
-                Notice::new(Level::Warn, "flag is not supported yet and has no effect")
-                    .text("flag", flag.name),
-            ),
             Support::Inert => {
                 notices.push(Notice::new(Level::Warn, "flag has no effect").text("flag", flag.name))
             }

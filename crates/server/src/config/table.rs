@@ -10,10 +10,6 @@ pub enum Support {
     Acts,
     /// There is nothing to configure here; etcd accepts the flag, so do we, with a warning.
     Inert,
-    /// The feature behind it does not exist yet; the member starts without it, with a warning.
-    Later,
-    /// Not there yet, and a member without it would not be what was asked for: refuse to start.
-    Refused,
 }
 
 /// Where a flag's value stands in a config file.

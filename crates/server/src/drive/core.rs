@@ -121,6 +121,7 @@ impl Core {
     /// Runs until [`ToCore::Stop`] was carried out.
     pub(crate) fn run(mut self) {
         let mut arrived = Vec::new();
+        let mut inputs = Vec::new();
         let mut next_tick = Instant::now() + self.tick;
         self.step(Input::Start);
         self.step(Input::Downgrade(self.shared.downgrade()));
@@ -129,7 +130,7 @@ impl Core {
                 .status
                 .set_progress(self.node.committed(), self.node.proposals_pending());
             self.inbox.wait(&mut arrived, Some(next_tick));
-            self.take_in(&mut arrived);
+            self.take_in(&mut arrived, &mut inputs);
             let now = Instant::now();
             if now >= next_tick {
                 self.note_late(now - next_tick);
@@ -211,8 +212,8 @@ impl Core {
     }
 
     /// Gives the node what arrived, all that may come together at once.
-    fn take_in(&mut self, arrived: &mut Vec<ToCore>) {
-        let mut inputs = Vec::new();
+    /// `inputs` is empty before and after.
+    fn take_in(&mut self, arrived: &mut Vec<ToCore>, inputs: &mut Vec<Input>) {
         let mut proposals = Vec::new();
         let mut reads = Vec::new();
         for message in arrived.drain(..) {
@@ -235,7 +236,7 @@ impl Core {
                     inputs.push(Input::ReportSnapshot { peer, arrived });
                 }
                 ToCore::Received(message, handled) => {
-                    self.step_all(&mut inputs);
+                    self.step_all(inputs);
                     let index = message
                         .snapshot
                         .as_ref()
@@ -245,14 +246,14 @@ impl Core {
                     let _ = handled.send(index.is_some() && self.node.installs() == index);
                 }
                 ToCore::Installed(index, machine) => {
-                    self.step_all(&mut inputs);
+                    self.step_all(inputs);
                     self.on_installed(index, machine);
                 }
                 ToCore::Versions(answers) => inputs.push(Input::Versions(answers)),
                 ToCore::Persisted(number) => inputs.push(Input::Persisted { number }),
                 ToCore::SnapshotTaken(index) => inputs.push(Input::SnapshotTaken { index }),
                 ToCore::Stop => {
-                    self.step_all(&mut inputs);
+                    self.step_all(inputs);
                     self.begin_stop();
                 }
             }
@@ -263,21 +264,24 @@ impl Core {
         if !reads.is_empty() {
             inputs.push(Input::ReadIndex(reads));
         }
-        self.step_all(&mut inputs);
+        self.step_all(inputs);
     }
 
     /// Gives the node one input and works off its outputs and theirs.
     fn step(&mut self, input: Input) {
-        self.step_all(&mut vec![input]);
+        self.work_off([input]);
     }
 
     /// Gives the node inputs, if there are any, and works off its outputs and theirs.
     fn step_all(&mut self, inputs: &mut Vec<Input>) {
-        if inputs.is_empty() {
-            return;
+        if !inputs.is_empty() {
+            self.work_off(inputs.drain(..));
         }
+    }
+
+    fn work_off(&mut self, inputs: impl IntoIterator<Item = Input>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.node.handle_all(inputs.drain(..), &mut outputs);
+        self.node.handle_all(inputs, &mut outputs);
         while !outputs.is_empty() {
             let mut answers = Vec::new();
             for output in outputs.drain(..) {

@@ -145,7 +145,7 @@ fn announce(shared: &Shared, member: &Member, defrag_bytes: Option<u64>) {
         shared.on_cluster_version(version);
     }
     let (bytes, bytes_in_use) = member.view.db_sizes();
-    let free = bytes.saturating_sub(bytes_in_use);
+    let free = bytes - bytes_in_use;
     match defrag_bytes {
         None => {}
         Some(least) if free >= least => {

@@ -219,10 +219,7 @@ impl Services {
                 }
                 return;
             };
-            if self.shared.view.auth_stamp() != 0 {
-                let credentials = stream.credentials.clone();
-                waiting.who = self.sender(&credentials);
-            }
+            waiting.who = self.shared.sender(&stream.credentials);
             let leader = self.shared.status.leader();
             // Who asks is checked where the roles are up to date.
             let is_open = self.shared.view.auth_stamp() == 0;

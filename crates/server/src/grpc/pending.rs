@@ -29,8 +29,8 @@ pub(super) struct Waiting {
     pub(super) begun: Instant,
     /// Bytes of its request; 0 for a stream of them.
     pub(super) request_bytes: u32,
-    /// Its span, when it is traced.
-    pub(super) span: Option<Begun>,
+    /// Its span, when it is traced; elsewhere, so that calls that are not traced stay small.
+    pub(super) span: Option<Box<Begun>>,
     /// Who calls; nobody while authentication is off.
     pub(super) who: Who,
 }

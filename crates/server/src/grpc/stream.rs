@@ -26,7 +26,7 @@ impl Services {
             meter: waiting.meter,
             begun: waiting.begun,
             path: waiting.rpc.path(),
-            span: waiting.span,
+            span: waiting.span.as_deref().copied(),
             outcome: Code::Canceled,
         };
         net.reply_messages(waiting.call, Box::new(counted));

@@ -31,7 +31,7 @@ use state::Authorised;
 use self::deliver::Round;
 use self::matcher::{Keys, Matcher, WatcherId};
 use super::decode;
-use crate::auth::{Credentials, Who};
+use crate::auth::Credentials;
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::front::{CallId, Mailbox, Net};
@@ -319,13 +319,7 @@ impl Hub {
 
     /// Asks for the caller as the stream's credentials name it now.
     fn authorise(&self, stream: usize, keys: Keys) -> Result<Authorised<Keys>, Cow<'static, str>> {
-        let who = match self.shared.view.auth_stamp() {
-            0 => Who::Nobody,
-            _ => {
-                let who = self.shared.auth.identify(&self.streams[stream].credentials);
-                who.unwrap_or(Who::Impostor)
-            }
-        };
+        let who = self.shared.sender(&self.streams[stream].credentials);
         let caller = who.caller();
         let authorised = caller.and_then(|caller| self.shared.view.authorise(caller, keys));
         authorised.map_err(|error| Cow::Owned(go_status(error)))
@@ -609,12 +603,7 @@ impl Hub {
 
 /// A refusal as Go prints a status.
 fn go_status(error: Error) -> String {
-    let code = match error {
-        Error::InvalidAuthToken => "Unauthenticated",
-        Error::AuthOldRevision | Error::UserEmpty => "InvalidArgument",
-        _ => "PermissionDenied",
-    };
-    format!("rpc error: code = {code} desc = {error}")
+    format!("rpc error: code = {:?} desc = {error}", error.code())
 }
 
 /// What a request watches: its bytes are copied, so that they keep nothing else alive.

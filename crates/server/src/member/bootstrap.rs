@@ -88,9 +88,9 @@ pub(super) struct Found {
 /// The flags do not fit each other, or the cluster.
 pub(super) fn find(config: &Config, tls: Option<&Arc<tls::Credentials>>) -> Result<Found, Error> {
     let dir = DataDir::new(&config.data_dir, config.wal_dir.as_deref());
-    let discovers = !config.raw.list("discovery-endpoints").is_empty();
+    let settings = discovery::Settings::read(&config.raw);
     if has_log(dir.wal()) {
-        if discovers {
+        if settings.is_some() {
             tracing::warn!(
                 "wal-dir" = %dir.wal().display(),
                 "discovery token is ignored since cluster already initialized; valid logs are found"
@@ -98,7 +98,6 @@ pub(super) fn find(config: &Config, tls: Option<&Arc<tls::Credentials>>) -> Resu
         }
         return Ok(Found::default());
     }
-    let settings = discovery::Settings::read(&config.raw);
     let (initial, token) = match settings {
         // This member alone, until the others are found.
         Some(settings) => (alone(config), settings.token().to_owned()),
@@ -259,7 +258,7 @@ fn check_not_founded(
 /// Finds the place of this member in the cluster that runs.
 fn join(config: &Config, initial: &InitialCluster, asker: &Asker) -> Result<Joined, Error> {
     initial.check_joiner(&config.name)?;
-    if !config.raw.list("discovery-endpoints").is_empty() {
+    if discovery::Settings::read(&config.raw).is_some() {
         let why = "discovery URL should not be set when joining existing initial cluster";
         return Err(String::from(why).into());
     }

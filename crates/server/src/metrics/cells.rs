@@ -170,9 +170,7 @@ impl Histogram {
 
     /// Records one observation.
     pub fn observe(&self, value: f64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < value);
-        self.block.add(bucket, 1);
-        self.block.add_f64(self.bounds.len() + 1, value);
+        self.observe_many(value, 1);
     }
 
     /// Records so many equal observations.

@@ -115,20 +115,16 @@ pub(super) async fn serve(net: &Arc<Net>, request: &Request<Incoming>, id: &str)
     let change = MemberChange::Promote(member);
     let asked = net.shared.reconfigure(change, token);
     net.shared.core.push(ToCore::Reconfigure(Box::new(asked)));
-    let outcome = outcome.await;
-    match &outcome {
-        Ok(Outcome::Applied(Ok(()))) => net.shared.on_promotion(None),
-        Ok(Outcome::Applied(Err(error)) | Outcome::Failed(error)) => {
-            net.shared.on_promotion(Some(error));
-        }
-        Ok(Outcome::ReadReady) | Err(_) => {}
-    }
-    let error = match outcome {
+    let error = match outcome.await {
         Ok(Outcome::Applied(Ok(()))) => {
+            net.shared.on_promotion(None);
             let json = members_json(net);
             return plain::respond(StatusCode::OK, Some("application/json"), json);
         }
-        Ok(Outcome::Applied(Err(error)) | Outcome::Failed(error)) => error,
+        Ok(Outcome::Applied(Err(error)) | Outcome::Failed(error)) => {
+            net.shared.on_promotion(Some(&error));
+            error
+        }
         Ok(Outcome::ReadReady) | Err(_) => Error::Stopped,
     };
     failed(member, error)

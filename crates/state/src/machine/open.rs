@@ -1,5 +1,6 @@
 //! Rebuilding the state from the database: one sequential pass.
 
+use api::version::major_minor;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use api::ids::MemberId;
 use parking_lot::{Mutex, RwLock};
 use storage::backend::{Bucket, MaintenanceWriter, Reader, Writer, meta};
 
-use super::{Config, Machine, minor_of};
+use super::{Config, Machine};
 use crate::alarm::Alarms;
 use crate::auth::Auth;
 use crate::fatal::{Fatal, ReadError};
@@ -230,13 +231,13 @@ fn text(reader: &Reader, bucket: Bucket, key: &[u8]) -> Result<Option<String>, F
 }
 
 fn restore_versions(reader: &Reader, state: &mut State) -> Result<(), OpenError> {
-    let ours = minor_of(api::version::SERVER);
+    let ours = major_minor(api::version::SERVER);
     let cluster = text(reader, Bucket::Cluster, schema::CLUSTER_VERSION)?;
     let storage = text(reader, Bucket::Meta, meta::STORAGE_VERSION)?;
     let found = [("cluster version", &cluster), ("storage version", &storage)];
     for (what, version) in found {
         if let Some(version) = version
-            && minor_of(version).is_none_or(|minor| Some(minor) > ours)
+            && major_minor(version).is_none_or(|minor| Some(minor) > ours)
         {
             return Err(OpenError::Version {
                 what,

@@ -19,10 +19,10 @@ pub(super) fn make(parts: &Parts) -> Outcome<PathBuf> {
     place(&parts.root.join("README.md"), &top.join("README.md"), 0o644)?;
     let unit = "contrib/systemd/etcd.service";
     place(&parts.root.join(unit), &top.join(unit), 0o644)?;
-    for (from, to) in [("docs", "docs"), ("docs/decisions", "docs/decisions")] {
-        for file in files(&parts.root.join(from))? {
+    for directory in ["docs", "docs/decisions"] {
+        for file in files(&parts.root.join(directory))? {
             let name = file.file_name().ok_or("a file has a name")?;
-            place(&file, &top.join(to).join(name), 0o644)?;
+            place(&file, &top.join(directory).join(name), 0o644)?;
         }
     }
     for page in files(&parts.manual)? {

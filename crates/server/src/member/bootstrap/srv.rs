@@ -1,15 +1,14 @@
 //! Founders that DNS names: SRV records of a domain, `etcd-server-ssl` and `etcd-server`.
 
 use std::io;
-use std::net::SocketAddr;
 
 use api::url::Url;
 use client::srv::Record;
 
+use super::urls::Lookup;
+
 /// Asks for records: service, domain.
 type Ask<'a> = &'a dyn Fn(&str, &str) -> Result<Vec<Record>, String>;
-/// Looks up a host and a port.
-type Lookup = fn(&str, u16) -> io::Result<SocketAddr>;
 
 /// What to look for.
 pub(super) struct Wanted<'a> {
@@ -123,6 +122,7 @@ fn not_found(host: &str, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     fn known(host: &str, port: u16) -> io::Result<SocketAddr> {
         let last = match host {

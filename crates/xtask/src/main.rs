@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
   acceptance STORY --bin BINARY …
-                                 stories with real data (dpkg, adopt); no STORY lists them
+                                 stories with real data; no STORY lists them
   bench --ours BINARY --reference BINARY [--members N] [--rounds N] [--seconds N]
         [--rows NAME,…] [--quick] [--dir DIR] [--json FILE] [--markdown FILE]
                                  compare two servers under the same load

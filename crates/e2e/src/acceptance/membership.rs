@@ -47,7 +47,7 @@ pub async fn run(plan: &Plan, only: &str) -> Result<(), Error> {
 
 /// Prints what a step was like and checks its gap.
 async fn step(traffic: &Traffic, from: Instant, what: &str) -> Result<(), Error> {
-    traffic.go_on(from).await?;
+    traffic.go_on().await?;
     let stretch = traffic.since(from);
     println!("{what}: {stretch}");
     match stretch.gap > ELECTION {
@@ -109,7 +109,7 @@ async fn wipe(plan: &Plan, flags: &[&str]) -> Result<(), Error> {
     let mut fleet = Fleet::found(plan, 3, flags)?;
     let wiped = (fleet.cluster.leader().await? + 1) % 3;
     let traffic = Traffic::start(fleet.addresses());
-    traffic.go_on(Instant::now()).await?;
+    traffic.go_on().await?;
     let from = Instant::now();
     let id = fleet.id(wiped)?;
     fleet.cluster.member(wiped).kill()?;
@@ -118,7 +118,7 @@ async fn wipe(plan: &Plan, flags: &[&str]) -> Result<(), Error> {
     fleet
         .etcdctl_unless(UNHEALTHY, &["member", "remove", &id])
         .await?;
-    traffic.go_on(from).await?;
+    traffic.go_on().await?;
     fleet.join(wiped).await?;
     traffic.go_through(fleet.addresses());
     let log = if flags.is_empty() {
@@ -159,7 +159,7 @@ async fn update(plan: &Plan) -> Result<(), Error> {
     let moved = (fleet.cluster.leader().await? + 1) % 3;
     let id = fleet.id(moved)?;
     let traffic = Traffic::start(fleet.addresses());
-    traffic.go_on(Instant::now()).await?;
+    traffic.go_on().await?;
     let from = Instant::now();
     fleet.cluster.member(moved).stop()?;
     fleet.cluster.member(moved).move_peer()?;
@@ -309,11 +309,11 @@ async fn remove_leader_of_two(plan: &Plan) -> Result<(), Error> {
         let through = if through_leader { leader } else { other };
         fleet.settle(through).await?;
         let traffic = Traffic::start(vec![fleet.address(other)]);
-        traffic.go_on(Instant::now()).await?;
+        traffic.go_on().await?;
         let (id, from) = (fleet.id(leader)?, Instant::now());
         fleet.etcdctl_at(&[fleet.address(through)], &["member", "remove", &id])?;
         fleet.cluster.member(leader).wait_for_exit()?;
-        traffic.go_on(from).await?;
+        traffic.go_on().await?;
         let stretch = traffic.since(from);
         println!("the leader of two is removed (through itself: {through_leader}): {stretch}");
         if stretch.gap > 4 * ELECTION {

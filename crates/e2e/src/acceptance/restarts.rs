@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub async fn run(plan: &Plan) -> Result<(), Error> {
     let mut fleet = Fleet::found(plan, 3, &[])?;
     let traffic = Traffic::start(fleet.addresses());
-    traffic.go_on(Instant::now()).await?;
+    traffic.go_on().await?;
     for kill in [false, true] {
         for at in 0..3 {
             let from = Instant::now();
@@ -61,7 +61,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
 }
 
 async fn look(traffic: &Traffic, from: Instant, what: &str) -> Result<(), Error> {
-    traffic.go_on(from).await?;
+    traffic.go_on().await?;
     let stretch = traffic.since(from);
     println!("{what}: {stretch}");
     match stretch.gap > LIMIT {

@@ -26,8 +26,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Life {
     pub key: Bytes,
-    /// When the last renewal (or the grant, or the put of the key) that succeeded was asked, in
-    /// microseconds since the beginning: until a TTL later nobody may revoke it.
+    /// When the last renewal (or the grant) that succeeded was asked, in microseconds since the
+    /// beginning: until a TTL later nobody may revoke it.
     pub kept: u64,
     /// Microseconds.
     pub ttl: u64,

@@ -55,7 +55,7 @@ pub fn run(plan: &Plan) -> Result<(), Error> {
         .filter(|client| plan.takes(client.name))
         .collect();
     if chosen.is_empty() {
-        return Err(Error("no client of such a name".into()));
+        return Err(Error("nothing has such a name".into()));
     }
     std::fs::create_dir_all(&plan.work)?;
     let work = std::fs::canonicalize(&plan.work)?;

@@ -46,7 +46,7 @@ pub struct Plan {
 /// Runs scenarios one after the other and prints a line for each.
 ///
 /// # Errors
-/// Tells which scenarios failed; the reasons were printed.
+/// Tells which scenarios failed; the reasons were printed. Or none ran.
 pub async fn run(plan: &Plan) -> Result<(), Error> {
     let is_named = |scenario: &Scenario| {
         plan.only.is_empty() || plan.only.iter().any(|part| scenario.name.contains(part))
@@ -56,7 +56,6 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
         if !is_named(scenario) || (plan.short && !scenario.short) {
             continue;
         }
-        count += 1;
         let binaries = match (scenario.needs_stalls(), &plan.stalling) {
             (true, None) => {
                 println!("none {:<22} needs a server that stalls", scenario.name);
@@ -68,6 +67,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
                 reference.chain([("ours", &plan.binary)]).collect()
             }
         };
+        count += 1;
         for (whose, binary) in binaries {
             if !play_one(plan, scenario, whose, binary).await {
                 failed.push(format!("{} ({whose})", scenario.name));
@@ -76,7 +76,9 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
         }
     }
     match (count, failed.is_empty()) {
-        (0, _) => Err(Error("no scenario has such a name".into())),
+        (0, _) => Err(Error(
+            "nothing ran: no scenario has such a name, or all that do need --stalling".into(),
+        )),
         (_, true) => Ok(()),
         _ => Err(Error(format!("failed: {}", failed.join(", ")))),
     }

@@ -22,9 +22,13 @@ const SHORT_LOG: [&str; 2] = ["--snapshot-count=100", "--snapshot-catchup-entrie
 /// Tells all of it.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first thing that is wrong, or `only` is in no name.
 pub async fn run(plan: &Plan, only: &str) -> Result<(), Error> {
-    let wanted = |name: &str| name.contains(only);
+    let mut any = false;
+    let mut wanted = |name: &str| {
+        any |= name.contains(only);
+        name.contains(only)
+    };
     if wanted("grow") {
         grow_and_shrink(plan).await?;
     }
@@ -42,7 +46,10 @@ pub async fn run(plan: &Plan, only: &str) -> Result<(), Error> {
     if wanted("two") {
         remove_leader_of_two(plan).await?;
     }
-    Ok(())
+    match any {
+        true => Ok(()),
+        false => Err(Error("nothing has such a name".into())),
+    }
 }
 
 /// Prints what a step was like and checks its gap.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use e2e::Error;
 use e2e::acceptance::{self, FleetPlan, Plan, SeedPlan, SpacePlan, WritersPlan};
+use e2e::arguments::{self, Arguments};
 
 const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   dpkg    load the package database, kill, change, hand over to Go etcd
@@ -30,125 +31,105 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match run(&words).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("acceptance: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut words = Arguments::of_process(USAGE);
+    arguments::exit("acceptance", run(&mut words).await)
 }
 
-/// The words behind the story's name.
-struct Options<'a>(&'a [String]);
-
-impl Options<'_> {
-    fn value(&self, name: &str) -> Option<String> {
-        let at = self.0.iter().position(|word| word == name)?;
-        self.0.get(at + 1).cloned()
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.value(name).map(PathBuf::from)
-    }
-
-    fn number(&self, name: &str, default: u64) -> Result<u64, Error> {
-        match self.value(name) {
-            Some(text) => text
-                .parse()
-                .map_err(|_| Error(format!("{name} {text} is no number"))),
-            None => Ok(default),
-        }
-    }
-
-    fn need(&self, name: &str) -> Result<PathBuf, Error> {
-        self.path(name)
-            .ok_or_else(|| Error(format!("{name} is required\n{USAGE}")))
-    }
-
-    /// The server and the etcdctl that belongs to it.
-    fn both(&self) -> Result<(PathBuf, PathBuf), Error> {
-        let binary = self.need("--bin")?;
-        let beside = || binary.with_file_name("etcdctl");
-        let etcdctl = self.path("--etcdctl").unwrap_or_else(beside);
-        Ok((binary, etcdctl))
-    }
+/// The server and the etcdctl that belongs to it.
+fn both(words: &mut Arguments) -> Result<(PathBuf, PathBuf), Error> {
+    let binary = words.need("--bin")?;
+    let beside = || binary.with_file_name("etcdctl");
+    let etcdctl = words.path("--etcdctl")?.unwrap_or_else(beside);
+    Ok((binary, etcdctl))
 }
 
-async fn run(words: &[String]) -> Result<(), Error> {
-    let Some((story, options)) = words.split_first() else {
-        return Err(Error(USAGE.into()));
-    };
-    let options = Options(options);
+/// What a story chooses at random follows from it.
+fn seed(words: &mut Arguments) -> Result<u64, Error> {
+    let seed = words.number("--seed", u64::from(std::process::id()))?;
+    println!("seed {seed}");
+    Ok(seed)
+}
+
+/// The package database.
+fn database(words: &mut Arguments) -> Result<PathBuf, Error> {
+    let path = words.path("--database")?;
+    Ok(path.unwrap_or_else(|| "/var/lib/dpkg".into()))
+}
+
+async fn run(words: &mut Arguments) -> Result<(), Error> {
+    let story = words.first()?;
     match story.as_str() {
         "dpkg" => {
-            let seed = options.number("--seed", u64::from(std::process::id()))?;
-            println!("seed {seed}");
             let plan = Plan {
-                binary: options.need("--bin")?,
-                reference: options.path("--reference"),
-                old_ctl: options.path("--etcdctl34"),
-                database: options
-                    .path("--database")
-                    .unwrap_or_else(|| "/var/lib/dpkg".into()),
-                kills: options.number("--kills", 5)? as usize,
-                clients: options.number("--clients", 64)? as usize,
-                seed,
+                seed: seed(words)?,
+                binary: words.need("--bin")?,
+                reference: words.path("--reference")?,
+                old_ctl: words.path("--etcdctl34")?,
+                database: database(words)?,
+                kills: words.number("--kills", 5)? as usize,
+                clients: words.number("--clients", 64)? as usize,
             };
+            words.finish()?;
             acceptance::dpkg(&plan).await
         }
         "writers" => {
-            let seed = options.number("--seed", u64::from(std::process::id()))?;
-            println!("seed {seed}");
-            let (binary, etcdctl) = options.both()?;
+            let (binary, etcdctl) = both(words)?;
             let plan = WritersPlan {
-                etcdctl,
+                seed: seed(words)?,
                 binary,
-                database: options
-                    .path("--database")
-                    .unwrap_or_else(|| "/var/lib/dpkg".into()),
-                kills: options.number("--kills", 2)? as usize,
-                seed,
+                etcdctl,
+                database: database(words)?,
+                kills: words.number("--kills", 2)? as usize,
             };
+            words.finish()?;
             acceptance::writers(&plan).await
         }
         "seed" => {
-            let (binary, etcdctl) = options.both()?;
+            let (binary, etcdctl) = both(words)?;
+            words.finish()?;
             acceptance::seed(&SeedPlan { binary, etcdctl })
         }
-        "membership" | "restarts" | "certificates" => under_load(story, &options).await,
+        "membership" | "restarts" | "certificates" => under_load(&story, words).await,
         "logins" => {
-            let seconds = options.number("--seconds", 10)?;
-            acceptance::logins(&options.need("--bin")?, seconds).await
+            let (binary, seconds) = (words.need("--bin")?, words.number("--seconds", 10)?);
+            words.finish()?;
+            acceptance::logins(&binary, seconds).await
         }
         "space" => {
             let plan = SpacePlan {
-                binary: options.need("--bin")?,
-                megabytes: options.number("--megabytes", 2_000)?,
-                puts: options.number("--puts", 2_000)?,
-                stall_ms: options.number("--stall-ms", 50)?,
+                binary: words.need("--bin")?,
+                megabytes: words.number("--megabytes", 2_000)?,
+                puts: words.number("--puts", 2_000)?,
+                stall_ms: words.number("--stall-ms", 50)?,
             };
+            words.finish()?;
             acceptance::space(&plan).await
         }
-        "adopt" => acceptance::adopt(&options.need("--bin")?, &options.need("--reference")?).await,
-        "bad" => e2e::bad::run(
-            &options.need("--bin")?,
-            &options.value("--only").unwrap_or_default(),
-        ),
-        _ => Err(Error(USAGE.into())),
+        "adopt" => {
+            let (binary, reference) = (words.need("--bin")?, words.need("--reference")?);
+            words.finish()?;
+            acceptance::adopt(&binary, &reference).await
+        }
+        "bad" => {
+            let (binary, only) = (words.need("--bin")?, words.value("--only")?);
+            words.finish()?;
+            e2e::bad::run(&binary, &only.unwrap_or_default())
+        }
+        _ => Err(words.error(&format!("not known: {story}"))),
     }
 }
 
 /// What clusters live through.
-async fn under_load(story: &str, options: &Options<'_>) -> Result<(), Error> {
-    let (binary, etcdctl) = options.both()?;
+async fn under_load(story: &str, words: &mut Arguments) -> Result<(), Error> {
+    let (binary, etcdctl) = both(words)?;
     let plan = FleetPlan { binary, etcdctl };
+    let only = match story {
+        "membership" => words.value("--only")?.unwrap_or_default(),
+        _ => String::new(),
+    };
+    words.finish()?;
     match story {
-        "membership" => {
-            let only = options.value("--only").unwrap_or_default();
-            acceptance::membership(&plan, &only).await
-        }
+        "membership" => acceptance::membership(&plan, &only).await,
         "restarts" => acceptance::restarts(&plan).await,
         _ => acceptance::certificates(&plan).await,
     }

@@ -1,9 +1,9 @@
 //! Clusters of real members under load, killed, stopped, cut apart and slowed down.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use e2e::Error;
+use e2e::arguments::{self, Arguments};
 use e2e::faults::{self, Plan, SCENARIOS};
 
 const USAGE: &str = "usage: faults --bin ETCD [options]
@@ -18,59 +18,29 @@ const USAGE: &str = "usage: faults --bin ETCD [options]
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match run(&words).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("faults: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut words = Arguments::of_process(USAGE);
+    arguments::exit("faults", run(&mut words).await)
 }
 
-async fn run(words: &[String]) -> Result<(), Error> {
-    let mut plan = Plan {
-        binary: PathBuf::new(),
-        reference: None,
-        stalling: None,
-        only: Vec::new(),
-        kills: 20,
-        short: false,
-        seconds: 4,
-        seed: u64::from(std::process::id()),
-    };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let value = words.next();
-            value.ok_or_else(|| Error(format!("{word} needs a value\n{USAGE}")))
-        };
-        match word.as_str() {
-            "--bin" => plan.binary = value()?.into(),
-            "--reference" => plan.reference = Some(value()?.into()),
-            "--stalling" => plan.stalling = Some(value()?.into()),
-            "--only" => plan.only.push(value()?.clone()),
-            "--kills" => plan.kills = number(value()?)?.max(1) as usize,
-            "--short" => plan.short = true,
-            "--seconds" => plan.seconds = number(value()?)?,
-            "--seed" => plan.seed = number(value()?)?,
-            "--list" => {
-                for scenario in SCENARIOS {
-                    println!("{}", scenario.name);
-                }
-                return Ok(());
-            }
-            _ => return Err(Error(USAGE.into())),
+async fn run(words: &mut Arguments) -> Result<(), Error> {
+    if words.switch("--list") {
+        words.finish()?;
+        for scenario in SCENARIOS {
+            println!("{}", scenario.name);
         }
+        return Ok(());
     }
-    if plan.binary.as_os_str().is_empty() {
-        return Err(Error(USAGE.into()));
-    }
+    let plan = Plan {
+        binary: words.need("--bin")?,
+        reference: words.path("--reference")?,
+        stalling: words.path("--stalling")?,
+        only: words.values("--only")?,
+        kills: words.number("--kills", 20)?.max(1) as usize,
+        short: words.switch("--short"),
+        seconds: words.number("--seconds", 4)?,
+        seed: words.number("--seed", u64::from(std::process::id()))?,
+    };
+    words.finish()?;
     println!("seed {}", plan.seed);
     faults::run(&plan).await
-}
-
-fn number(text: &str) -> Result<u64, Error> {
-    let number = text.parse();
-    number.map_err(|_| Error(format!("{text} is no number")))
 }

@@ -1,9 +1,9 @@
 //! Walks etcd's interface on running programs and reports what they lack.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use e2e::Error;
+use e2e::arguments::{self, Arguments};
 use e2e::walk::{self, Plan};
 
 const USAGE: &str = "usage: walk --bin ETCD [--etcdctl ETCDCTL] [--etcdutl ETCDUTL]
@@ -13,27 +13,23 @@ const USAGE: &str = "usage: walk --bin ETCD [--etcdctl ETCDCTL] [--etcdutl ETCDU
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match run(&words).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("walk: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut words = Arguments::of_process(USAGE);
+    arguments::exit("walk", run(&mut words).await)
 }
 
-async fn run(words: &[String]) -> Result<(), Error> {
-    let path = |name: &str| {
-        let at = words.iter().position(|word| word == name)?;
-        words.get(at + 1).map(PathBuf::from)
-    };
-    let etcd = path("--bin").ok_or_else(|| Error(USAGE.into()))?;
-    walk::run(&Plan {
-        etcdctl: path("--etcdctl").unwrap_or_else(|| etcd.with_file_name("etcdctl")),
-        etcdutl: path("--etcdutl").unwrap_or_else(|| etcd.with_file_name("etcdutl")),
-        declared: path("--declared"),
+async fn run(words: &mut Arguments) -> Result<(), Error> {
+    let etcd = words.need("--bin")?;
+    let beside = |name: &str| etcd.with_file_name(name);
+    let plan = Plan {
+        etcdctl: words
+            .path("--etcdctl")?
+            .unwrap_or_else(|| beside("etcdctl")),
+        etcdutl: words
+            .path("--etcdutl")?
+            .unwrap_or_else(|| beside("etcdutl")),
+        declared: words.path("--declared")?,
         etcd,
-    })
-    .await
+    };
+    words.finish()?;
+    walk::run(&plan).await
 }

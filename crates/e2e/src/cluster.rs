@@ -12,6 +12,8 @@ use crate::{Error, Member, Options};
 
 /// Longest wait for members to agree.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for one answer of a member that may be gone.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Pause between looks at a condition.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -94,32 +96,46 @@ impl Cluster {
         (0..self.members.len()).filter(|at| self.members[*at].process().is_some())
     }
 
+    /// What a member says of itself, if it answers within a second.
+    pub(crate) async fn status(&self, at: usize) -> Option<StatusResponse> {
+        let kv = self.kv(at);
+        let status = tokio::time::timeout(ANSWER, kv.status()).await;
+        status.ok()?.ok()
+    }
+
     /// The member that all running ones follow.
     ///
     /// # Errors
     /// They do not agree within 30 s.
     pub async fn leader(&self) -> Result<usize, Error> {
+        let running: Vec<usize> = self.running().collect();
+        self.leader_of(&running).await
+    }
+
+    /// The member that says it leads and that these members all follow; it is one of them.
+    ///
+    /// # Errors
+    /// They do not agree within 30 s.
+    pub async fn leader_of(&self, members: &[usize]) -> Result<usize, Error> {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             let mut statuses = Vec::new();
-            for at in self.running() {
-                if let Ok(status) = self.kv(at).status().await {
-                    statuses.push((at, status));
-                }
+            for at in members {
+                statuses.extend(self.status(*at).await.map(|status| (*at, status)));
             }
-            let own = |status: &StatusResponse| {
-                status.header.as_ref().map_or(0, |header| header.member_id)
-            };
-            let leader = statuses.first().map_or(0, |(_, status)| status.leader);
-            let agreed = statuses.len() == self.running().count()
-                && statuses.iter().all(|(_, status)| status.leader == leader);
+            let own = |status: &StatusResponse| status.header.as_ref().map(|head| head.member_id);
+            let leader = statuses.first().map(|(_, status)| status.leader);
+            let agreed = statuses.len() == members.len()
+                && statuses
+                    .iter()
+                    .all(|(_, status)| Some(status.leader) == leader);
             let found = statuses.iter().find(|(_, status)| own(status) == leader);
             if let (true, Some((at, _))) = (agreed, found) {
                 return Ok(*at);
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(Error("the members follow no common leader".into()))
+        Err(Error(format!("{members:?} follow none of them")))
     }
 
     /// Waits until every running member is at `revision`, then takes its hash there.

@@ -122,6 +122,13 @@ impl Drop for Links {
         for task in &self.tasks {
             task.abort();
         }
+        // Connections that wait at a cut link end, too.
+        for link in self.shared.links.iter().flatten() {
+            link.send_modify(|link| {
+                link.cut = false;
+                link.resets += 1;
+            });
+        }
     }
 }
 

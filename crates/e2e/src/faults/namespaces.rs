@@ -2,10 +2,14 @@
 //! hard cut of one direction. Needs to be root, and the `ip` command.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Error;
+
+/// Begins the names of all devices and namespaces; the number of the process follows.
+const MARK: &str = "qf";
 
 /// Namespaces, links and the bridge of one cluster; gone when dropped.
 pub(super) struct Namespaces {
@@ -17,17 +21,18 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Makes one for each member.
+    /// Makes one for each member, and removes what runs left behind that were killed.
     ///
     /// # Errors
     /// `ip` refuses.
     pub(super) fn start(count: usize) -> Result<Namespaces, Error> {
+        remove_leftovers()?;
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let made = Namespaces {
-            // Names of devices have 15 characters at most.
-            prefix: format!("qf{}x{}", process % 100_000, number % 100),
+            // Names of devices have 15 characters at most, and processes 7 digits.
+            prefix: format!("{MARK}{process}x{}", number % 100),
             subnet: ((process + number) % 250) as u8,
             count,
         };
@@ -80,17 +85,16 @@ impl Namespaces {
     /// `ip` refuses.
     pub(super) fn cut(&self, from: usize, to: usize) -> Result<(), Error> {
         let (name, address) = (self.name(from), self.address(to));
-        ip(&format!("-n {name} route replace blackhole {address}/32"))
+        ip(&format!("-n {name} route replace blackhole {address}/32")).map(drop)
     }
 
     /// Undoes [`Namespaces::cut`], which may not have been done.
     pub(super) fn open(&self, from: usize, to: usize) -> Result<(), Error> {
         let (name, address) = (self.name(from), self.address(to));
-        let routes = Command::new("ip").args(["-n", &name, "route"]).output()?;
-        let routes = String::from_utf8_lossy(&routes.stdout).into_owned();
+        let routes = ip(&format!("-n {name} route"))?;
         let is_cut = |line: &str| line.trim() == format!("blackhole {address}");
         match routes.lines().any(is_cut) {
-            true => ip(&format!("-n {name} route del blackhole {address}/32")),
+            true => ip(&format!("-n {name} route del blackhole {address}/32")).map(drop),
             false => Ok(()),
         }
     }
@@ -107,12 +111,39 @@ impl Drop for Namespaces {
     }
 }
 
-fn ip(words: &str) -> Result<(), Error> {
+/// Removes devices and namespaces whose process is gone.
+fn remove_leftovers() -> Result<(), Error> {
+    for (list, delete) in [("-br link", "link del"), ("netns list", "netns del")] {
+        for line in ip(list)?.lines() {
+            // A device with an end elsewhere is `name@end`; a namespace may have an ID behind it.
+            let end = line.find(['@', ' ']).unwrap_or(line.len());
+            let name = &line[..end];
+            if process_of(name).is_some_and(|process| !runs(process)) {
+                // Another run may remove it at the same time.
+                let _ = ip(&format!("{delete} {name}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The process that gave something its name.
+fn process_of(name: &str) -> Option<u32> {
+    let (process, _) = name.strip_prefix(MARK)?.split_once('x')?;
+    process.parse().ok()
+}
+
+fn runs(process: u32) -> bool {
+    Path::new(&format!("/proc/{process}")).exists()
+}
+
+/// Runs `ip` and gives what it prints.
+fn ip(words: &str) -> Result<String, Error> {
     let mut command = Command::new("ip");
     let output = command.args(words.split(' ')).output();
     let output = output.map_err(|error| Error(format!("ip: {error}")))?;
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(Error(format!(
             "ip {words}: {}",
             String::from_utf8_lossy(&output.stderr)

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use api::pb::etcdserverpb::StatusResponse;
-
 use super::Plan;
 use super::check::{self, Record};
 use super::history::Op;
@@ -23,8 +21,6 @@ use crate::{Cluster, Error};
 pub(super) const ELECTION: Duration = Duration::from_secs(1);
 /// Longest wait for what must come.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// Longest wait for one answer of a member that may be gone.
-const ANSWER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the load goes on before and after the faults.
 const CALM: Duration = Duration::from_millis(1500);
@@ -145,33 +141,9 @@ impl Stage {
         all
     }
 
-    async fn status(&self, at: usize) -> Option<StatusResponse> {
-        let kv = self.cluster.kv(at);
-        let status = tokio::time::timeout(ANSWER, kv.status()).await;
-        status.ok()?.ok()
-    }
-
     /// The member that says it leads and that these members all follow; it is one of them.
     pub(super) async fn leader_of(&self, members: &[usize]) -> Result<usize, Error> {
-        let deadline = Instant::now() + LIMIT;
-        while Instant::now() < deadline {
-            let mut statuses = Vec::new();
-            for at in members {
-                statuses.extend(self.status(*at).await.map(|status| (*at, status)));
-            }
-            let own = |status: &StatusResponse| status.header.as_ref().map(|head| head.member_id);
-            let leader = statuses.first().map(|(_, status)| status.leader);
-            let agreed = statuses.len() == members.len()
-                && statuses
-                    .iter()
-                    .all(|(_, status)| Some(status.leader) == leader);
-            let found = statuses.iter().find(|(_, status)| own(status) == leader);
-            if let (true, Some((at, _))) = (agreed, found) {
-                return Ok(*at);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Err(Error(format!("{members:?} follow none of them")))
+        self.cluster.leader_of(members).await
     }
 
     pub(super) async fn leader(&self) -> Result<usize, Error> {
@@ -180,9 +152,14 @@ impl Stage {
 
     /// The term in which a member is.
     pub(super) async fn term(&self, at: usize) -> Result<u64, Error> {
-        let status = self.status(at).await;
-        let status = status.ok_or_else(|| Error(format!("m{at} tells no status")))?;
-        Ok(status.raft_term)
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.cluster.status(at).await {
+                return Ok(status.raft_term);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Error(format!("m{at} tells no status")))
     }
 
     /// The highest term in which a member is.
@@ -350,7 +327,8 @@ impl Stage {
         match history.acknowledged_since(from, endpoints) {
             0 => Ok(()),
             count => Err(Error(format!(
-                "{count} writes through {endpoints:?} without a majority"
+                "{count} writes through {endpoints:?}, where none may be: no majority runs, hears the \
+                 leader, answers it and syncs"
             ))),
         }
     }
@@ -386,6 +364,9 @@ impl Stage {
         let terms = self.term(leader).await? - self.term;
         let history = self.load.stop().await?;
         let leases = self.holders.stop().await;
+        if leases.iter().all(|life| life.renewals == 0) {
+            return Err(Error("no holder renewed its lease".into()));
+        }
         let kv = self.cluster.kv(leader);
         let last = load::answers(&kv).await?;
         caught_up(&self.watchers, last).await?;

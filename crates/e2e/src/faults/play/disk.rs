@@ -4,18 +4,23 @@ use std::time::Duration;
 
 use super::{Error, LIMIT, Stage};
 
-/// The disks of some members hold every sync for so long, twice.
+/// The disks of some members hold every sync for so long, twice. When all do, nothing is written.
 pub(super) async fn stall(
     stage: &Stage,
     victims: &[usize],
     during: Duration,
 ) -> Result<String, Error> {
     let (from, term) = (stage.now(), stage.highest_term().await?);
+    let others = stage.others(victims);
     for _ in 0..2 {
         for at in victims {
             stage.stall(*at)?;
         }
-        tokio::time::sleep(during).await;
+        match others.is_empty() {
+            // Without the hook in the server this is where it shows.
+            true => stage.silence(victims, during).await?,
+            false => tokio::time::sleep(during).await,
+        }
         for at in victims {
             stage.flow(*at)?;
         }
@@ -23,11 +28,11 @@ pub(super) async fn stall(
         stage.calm().await;
     }
     // All that are left, or all when all stall.
-    let mut others = stage.others(victims);
-    if others.is_empty() {
-        others = stage.all();
-    }
-    let gap = stage.longest_gap(from, &others);
+    let serving = match others.is_empty() {
+        true => stage.all(),
+        false => others,
+    };
+    let gap = stage.longest_gap(from, &serving);
     let terms = stage.highest_term().await? - term;
     Ok(format!(
         "longest gap {} ms, {terms} elections",

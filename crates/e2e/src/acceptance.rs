@@ -154,12 +154,6 @@ fn expect_keys(wanted: &Keys, came: &Keys, what: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether a server is ours.
-fn is_ours(binary: &Path) -> Result<bool, Error> {
-    let output = Command::new(binary).arg("--version").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).contains("Quorate"))
-}
-
 /// The directory to Go etcd, which writes on, and back.
 async fn hand_over(
     plan: &Plan,

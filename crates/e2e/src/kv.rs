@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use api::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
-    PutRequest, RangeRequest, RangeResponse, ResponseHeader, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse,
+    Member, MemberListRequest, PutRequest, RangeRequest, RangeResponse, ResponseHeader,
+    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use api::pb::mvccpb::KeyValue;
 use bytes::Bytes;
-use client::stub::{KvClient, MaintenanceClient};
+use client::stub::{ClusterClient, KvClient, MaintenanceClient};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -140,6 +140,16 @@ impl Kv {
             .status(StatusRequest {})
             .await?
             .into_inner())
+    }
+
+    /// The members, by a linearizable read.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn members(&self) -> Result<Vec<Member>, Status> {
+        let request = MemberListRequest { linearizable: true };
+        let mut cluster = ClusterClient::new(self.channel.clone());
+        Ok(cluster.member_list(request).await?.into_inner().members)
     }
 
     /// The current revision.

@@ -24,4 +24,4 @@ pub mod scenario;
 pub mod walk;
 
 pub use cluster::Cluster;
-pub use member::{Error, Member, Options, binary, free_address};
+pub use member::{Error, Member, Options, binary, free_address, is_ours};

@@ -413,6 +413,15 @@ pub fn binary() -> Result<PathBuf, Error> {
     BUILT.get_or_init(build).clone().map_err(Error)
 }
 
+/// Whether a server is ours, by what it says of its version.
+///
+/// # Errors
+/// It cannot be run.
+pub fn is_ours(binary: &Path) -> Result<bool, Error> {
+    let output = Command::new(binary).arg("--version").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains("Quorate"))
+}
+
 /// Builds the server in the profile that this program was built in.
 fn build() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! `etcd gateway start`: connections are passed on, endpoints that fail are left out and taken back.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,14 +18,13 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(endpoints: &str) -> Self {
-        let address = free_address().expect("a free port");
+    fn start(address: SocketAddr, endpoints: &str, output: Stdio) -> Self {
         let child = Command::new(binary().expect("a binary"))
             .args(["gateway", "start", "--retry-delay=100ms"])
             .arg(format!("--listen-addr={address}"))
             .arg(format!("--endpoints={endpoints}"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(output)
             .stderr(Stdio::null())
             .spawn()
             .expect("the gateway starts");
@@ -46,10 +46,11 @@ async fn put(gateway: &Gateway, key: &str) -> i64 {
     loop {
         let kv = Kv::to(gateway.address);
         let put = kv.put(key.to_owned().into(), "1".into());
-        match tokio::time::timeout(Duration::from_secs(2), put).await {
+        // One that is refused left nothing behind, one that waits may have been done already.
+        match tokio::time::timeout(LIMIT, put).await {
             Ok(Ok(revision)) => return revision,
-            came if Instant::now() > deadline => panic!("{key}: {came:?}"),
-            _ => tokio::time::sleep(PAUSE).await,
+            Ok(Err(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            came => panic!("{key}: {came:?}"),
         }
     }
 }
@@ -59,7 +60,8 @@ async fn connections_go_to_the_endpoint_that_takes_them() {
     let mut member = Member::start(Options::default()).expect("a member starts");
     let nobody = free_address().expect("a free port");
     let endpoints = format!("http://{nobody},{}", member.address());
-    let gateway = Gateway::start(&endpoints);
+    let address = free_address().expect("a free port");
+    let gateway = Gateway::start(address, &endpoints, Stdio::null());
     for n in 0..4 {
         assert_eq!(put(&gateway, &format!("k{n}")).await, n + 2);
     }
@@ -73,14 +75,19 @@ async fn connections_go_to_the_endpoint_that_takes_them() {
 #[test]
 fn a_gateway_is_no_endpoint_of_its_own() {
     let address = free_address().expect("a free port");
-    let said = Command::new(binary().expect("a binary"))
-        .args(["gateway", "start"])
-        .arg(format!("--listen-addr={address}"))
-        .arg(format!("--endpoints={address}"))
-        .output()
-        .expect("the gateway runs");
-    let text = String::from_utf8_lossy(&said.stdout);
-    assert_eq!(said.status.code(), Some(1), "{text}");
+    let mut gateway = Gateway::start(address, &address.to_string(), Stdio::piped());
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = gateway.child.try_wait().expect("a status") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it takes itself as an endpoint");
+        std::thread::sleep(PAUSE);
+    };
+    let mut output = gateway.child.stdout.take().expect("a pipe");
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("what it said");
+    assert_eq!(status.code(), Some(1), "{text}");
     assert!(
         text.contains("should not resolve to the gateway listen addr"),
         "{text}"

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -106,9 +105,7 @@ fn start(flags: Vec<String>) -> Member {
 /// Whether the binary under test is ours.
 fn is_ours() -> bool {
     let binary = e2e::binary().expect("a binary");
-    let output = Command::new(binary).arg("--version").output();
-    let output = output.expect("it runs");
-    String::from_utf8_lossy(&output.stdout).contains("Quorate")
+    e2e::is_ours(&binary).expect("it runs")
 }
 
 /// Why some tests cannot pass on Go's etcd.

@@ -57,7 +57,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     site.check("others do", || site.both(&people.user, true))?;
     go_on(&loads).await?;
 
-    if super::is_ours(&plan.binary)? {
+    if crate::is_ours(&plan.binary)? {
         replace_authority(&mut site, &old, &new, &people)?;
         people.user = people.successor;
         go_on(&loads).await?;

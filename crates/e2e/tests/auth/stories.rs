@@ -1,6 +1,5 @@
 //! What becomes of tokens, users and watches while things change.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use api::pb::etcdserverpb::watch_request::RequestUnion;
@@ -434,10 +433,7 @@ async fn members_share_simple_tokens_while_leaders_change() {
 
 /// Whether the binary under test is ours.
 pub(crate) fn is_ours() -> bool {
-    let output = Command::new(e2e::binary().unwrap())
-        .arg("--version")
-        .output();
-    String::from_utf8_lossy(&output.unwrap().stdout).contains("Quorate")
+    e2e::is_ours(&e2e::binary().unwrap()).unwrap()
 }
 
 /// Each member gives out a token that is good on each: at once, or soon where Go's are among them.

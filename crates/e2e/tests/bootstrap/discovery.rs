@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use api::pb::etcdserverpb::{MemberListRequest, RangeRequest};
-use client::stub::ClusterClient;
+use api::pb::etcdserverpb::RangeRequest;
 use e2e::kv::Kv;
 use e2e::{Member, Options};
 
@@ -129,14 +128,9 @@ async fn founders_that_find_each_other() {
     let mut found = registered(&registry, "three").await;
     found.sort();
     assert_eq!(found, wanted);
-    let mut members = ClusterClient::new(Kv::to(founders[2].client).channel());
-    let list = MemberListRequest { linearizable: true };
-    let list = members
-        .member_list(list)
-        .await
-        .expect("a list")
-        .into_inner();
-    let named = list.members.iter();
+    let members = Kv::to(founders[2].client).members().await;
+    let members = members.expect("a list");
+    let named = members.iter();
     let mut named: Vec<String> = named
         .map(|member| format!("{}={}", member.name, member.peer_ur_ls.join(",")))
         .collect();

@@ -4,8 +4,6 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
-use api::pb::etcdserverpb::MemberListRequest;
-use client::stub::ClusterClient;
 use e2e::kv::Kv;
 
 use super::start::{Newcomer, port_of, url};
@@ -120,14 +118,9 @@ async fn founders_that_dns_names() {
     for founder in &mut founders {
         founder.wait_until_healthy();
     }
-    let mut members = ClusterClient::new(Kv::to(founders[0].client).channel());
-    let list = MemberListRequest { linearizable: true };
-    let list = members
-        .member_list(list)
-        .await
-        .expect("a list")
-        .into_inner();
-    let named = list.members.iter();
+    let members = Kv::to(founders[0].client).members().await;
+    let members = members.expect("a list");
+    let named = members.iter();
     let mut named: Vec<_> = named
         .map(|member| (member.name.clone(), member.peer_ur_ls.clone()))
         .collect();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api::pb::etcdserverpb::{
-    Member as Listed, MemberAddRequest, MemberListRequest, MemberPromoteRequest, RangeRequest,
+    Member as Listed, MemberAddRequest, MemberPromoteRequest, RangeRequest,
 };
 use client::stub::ClusterClient;
 use e2e::kv::{Kv, said};
@@ -11,13 +11,6 @@ use e2e::{Cluster, Error, Member};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
-
-async fn list(member: &Member) -> Result<Vec<Listed>, Error> {
-    let mut cluster = ClusterClient::new(Kv::to(member.address()).channel());
-    let request = MemberListRequest { linearizable: true };
-    let answer = cluster.member_list(request).await.map_err(said)?;
-    Ok(answer.into_inner().members)
-}
 
 async fn value(member: &Member, key: &str) -> Result<Option<String>, Error> {
     let request = RangeRequest {
@@ -107,7 +100,7 @@ async fn story() -> Result<(), Error> {
         return Err(Error("the data differs".into()));
     }
     let alone = |members: &[Listed]| members.len() == 1 && members[0].name == format!("m{left}");
-    let members = list(&cluster.members()[left]).await?;
+    let members = cluster.kv(left).members().await.map_err(said)?;
     if !alone(&members) {
         return Err(Error(format!("members: {members:?}")));
     }
@@ -122,7 +115,7 @@ async fn story() -> Result<(), Error> {
     // Without the flag it stays alone.
     cluster.member(left).kill()?;
     cluster.member(left).restart()?;
-    let members = list(&cluster.members()[left]).await?;
+    let members = cluster.kv(left).members().await.map_err(said)?;
     let forced = value(&cluster.members()[left], "forced").await?;
     if !alone(&members) || forced.as_deref() != Some("yes") {
         return Err(Error(format!("members: {members:?}, forced: {forced:?}")));
@@ -135,7 +128,7 @@ async fn story() -> Result<(), Error> {
     grow(&mut cluster, left, others[1], &three).await?;
     let revision = cluster.put_until_done(others[1], "grown", "yes").await?;
     cluster.agreed_hash(revision).await?;
-    let members = list(&cluster.members()[others[1]]).await?;
+    let members = cluster.kv(others[1]).members().await.map_err(said)?;
     if members.len() != 3 || members.iter().any(|member| member.is_learner) {
         return Err(Error(format!("members: {members:?}")));
     }

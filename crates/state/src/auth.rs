@@ -23,7 +23,7 @@ pub use access::{
     Authorised, Caller, LeaseKeys, LeaseRenewal, LoggedIn, Operation, Root, TheseKeys, WatchKeys,
 };
 pub(crate) use change::Change;
-use permission::{Kind, Permissions};
+use permission::{Granted, Kind, Permissions};
 
 /// The user and the role that may do everything.
 pub(crate) const ROOT: &str = "root";
@@ -170,10 +170,12 @@ impl Auth {
         if has_root_role(&account.user) {
             return Ok(());
         }
-        let permissions = account
-            .permissions
-            .get_or_init(|| Permissions::of(&account.user, &self.roles));
-        if permissions.allow(kind, key, range_end) {
+        let granted = Granted {
+            user: &account.user,
+            roles: &self.roles,
+        };
+        let permissions = account.permissions.get_or_init(|| Permissions::of(granted));
+        if permissions.allow(granted, kind, key, range_end) {
             Ok(())
         } else {
             Err(Error::PermissionDenied)

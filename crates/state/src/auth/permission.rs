@@ -1,9 +1,14 @@
 //! What a user's roles allow, as merged intervals of keys.
 
+mod tree;
+
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use api::pb::authpb::permission::Type;
-use api::pb::authpb::{Role, User};
+use api::pb::authpb::{Permission, Role, User};
+
+use tree::Tree;
 
 /// What a request does with keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +21,50 @@ pub(super) enum Kind {
 #[derive(Debug, Default)]
 struct Intervals(Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
-/// The intervals that a user may read and write.
+/// What a user may do of one kind.
+#[derive(Debug, Default)]
+struct Side {
+    intervals: Intervals,
+    /// The same for ranges that hold no key; made when the first is asked about.
+    tree: OnceLock<Tree>,
+}
+
+/// What a user may read and write.
 #[derive(Debug, Default)]
 pub(super) struct Permissions {
-    read: Intervals,
-    write: Intervals,
+    read: Side,
+    write: Side,
+}
+
+/// A user with the roles that there are.
+#[derive(Clone, Copy)]
+pub(super) struct Granted<'a> {
+    pub(super) user: &'a User,
+    pub(super) roles: &'a BTreeMap<String, Role>,
+}
+
+impl<'a> Granted<'a> {
+    /// The permissions of a kind, in the order in which they are stored. A number outside the
+    /// enumeration may be stored and allows nothing.
+    fn of_kind(self, kind: Kind) -> impl Iterator<Item = &'a Permission> {
+        let roles = self.user.roles.iter();
+        let roles = roles.filter_map(move |role| self.roles.get(role));
+        roles
+            .flat_map(|role| &role.key_permission)
+            .filter(
+                move |permission| match Type::try_from(permission.perm_type) {
+                    Ok(Type::Readwrite) => true,
+                    Ok(Type::Read) => kind == Kind::Read,
+                    Ok(Type::Write) => kind == Kind::Write,
+                    Err(_) => false,
+                },
+            )
+    }
+}
+
+/// Whether a request's range ends before it begins, or there.
+fn holds_no_key(key: &[u8], range_end: &[u8]) -> bool {
+    !matches!(range_end, [] | [0]) && range_end <= key
 }
 
 /// The end of a request's or a permission's range.
@@ -60,38 +104,53 @@ impl Intervals {
     }
 }
 
-impl Permissions {
-    pub(super) fn of(user: &User, roles: &BTreeMap<String, Role>) -> Permissions {
-        let mut all = Permissions::default();
-        let roles = user.roles.iter().filter_map(|role| roles.get(role));
-        for permission in roles.flat_map(|role| &role.key_permission) {
+impl Side {
+    fn of(granted: Granted<'_>, kind: Kind) -> Side {
+        let mut intervals = Intervals::default();
+        for permission in granted.of_kind(kind) {
             let end = end_of(&permission.key, &permission.range_end);
             let is_empty = end.as_ref().is_some_and(|end| *end <= permission.key);
-            if permission.key.is_empty() || is_empty {
-                // Releases before 3.5 stored such; etcd finds no key in them either.
-                continue;
-            }
-            let interval = (permission.key.to_vec(), end);
-            // A number outside the enumeration was stored and allows nothing.
-            let Ok(kind) = Type::try_from(permission.perm_type) else {
-                continue;
-            };
-            if kind != Type::Write {
-                all.read.0.push(interval.clone());
-            }
-            if kind != Type::Read {
-                all.write.0.push(interval);
+            // Releases before 3.5 stored such; etcd finds no key in them either.
+            if !permission.key.is_empty() && !is_empty {
+                intervals.0.push((permission.key.to_vec(), end));
             }
         }
-        all.read.settle();
-        all.write.settle();
-        all
-    }
-
-    pub(super) fn allow(&self, kind: Kind, key: &[u8], range_end: &[u8]) -> bool {
-        match kind {
-            Kind::Read => self.read.cover(key, range_end),
-            Kind::Write => self.write.cover(key, range_end),
+        intervals.settle();
+        Side {
+            intervals,
+            tree: OnceLock::new(),
         }
     }
 }
+
+impl Permissions {
+    pub(super) fn of(granted: Granted<'_>) -> Permissions {
+        Permissions {
+            read: Side::of(granted, Kind::Read),
+            write: Side::of(granted, Kind::Write),
+        }
+    }
+
+    /// Whether they allow something with the keys of a request, `granted` being what they were
+    /// made of.
+    pub(super) fn allow(
+        &self,
+        granted: Granted<'_>,
+        kind: Kind,
+        key: &[u8],
+        range_end: &[u8],
+    ) -> bool {
+        let side = match kind {
+            Kind::Read => &self.read,
+            Kind::Write => &self.write,
+        };
+        if holds_no_key(key, range_end) {
+            let tree = side.tree.get_or_init(|| Tree::of(granted.of_kind(kind)));
+            return tree.covers(key, range_end);
+        }
+        side.intervals.cover(key, range_end)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One method of [`Client`] for each unary RPC, and when a request is sent again.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::Code;
 use api::pb::etcdserverpb::*;
@@ -40,6 +40,7 @@ impl Client {
         let mut refreshes = 0;
         let mut attempt = 0;
         let mut last = None;
+        let begun = Instant::now();
         loop {
             attempt += 1;
             let request = self.request(message.clone());
@@ -63,7 +64,8 @@ impl Client {
                 true => self.channel().endpoint_count() > 1,
                 false => repeat == Repeat::Safe && error.code() == Some(Code::Unavailable),
             };
-            if !again || attempt == ATTEMPTS_MAX {
+            let in_time = self.channel().may_wait_since(begun);
+            if !(again && in_time) || attempt == ATTEMPTS_MAX {
                 return Err(error);
             }
             last = Some(error.to_string());

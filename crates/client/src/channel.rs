@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri};
@@ -41,6 +41,8 @@ struct Shared {
     slots: Vec<tokio::sync::Mutex<Option<Connection>>>,
     /// Counts requests; the remainder by the number of endpoints is whose turn it is.
     turn: AtomicUsize,
+    /// How long a request waits while no endpoint takes a connection.
+    connect_limit: Option<Duration>,
     /// The last failure to connect to each endpoint, by index, for error messages.
     failures: Mutex<HashMap<usize, String>>,
 }
@@ -66,6 +68,7 @@ impl Channel {
                 options,
                 slots,
                 turn: AtomicUsize::new(0),
+                connect_limit: config.connect_limit,
                 failures: Mutex::new(HashMap::new()),
             }),
         })
@@ -76,15 +79,14 @@ impl Channel {
         self.shared.endpoints.len()
     }
 
+    /// Whether a request that began then may wait for an endpoint still.
+    pub(crate) fn may_wait_since(&self, begun: Instant) -> bool {
+        self.shared.may_wait_since(begun)
+    }
+
     /// The last failures to connect, one for each endpoint that failed since it last worked.
     pub(crate) fn failures(&self) -> Option<String> {
-        let failures = self
-            .shared
-            .failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let texts: Vec<_> = failures.values().map(String::as_str).collect();
-        (!texts.is_empty()).then(|| texts.join("; "))
+        self.shared.failures()
     }
 }
 
@@ -110,6 +112,7 @@ pub(crate) fn prepare(config: &Config) -> Result<(Vec<Endpoint>, Options), Error
         server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
         dial_timeout: config.dial_timeout,
         keepalive_interval: config.keepalive_interval,
+        keepalive_while_idle: config.keepalive_while_idle,
         keepalive_timeout: config.keepalive_timeout,
     };
     Ok((endpoints, options))
@@ -139,6 +142,17 @@ impl Shared {
         }
     }
 
+    fn may_wait_since(&self, begun: Instant) -> bool {
+        let limit = self.connect_limit;
+        limit.is_none_or(|limit| begun.elapsed() < limit)
+    }
+
+    fn failures(&self) -> Option<String> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let texts: Vec<_> = failures.values().map(String::as_str).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
     /// Remembers how the last use of an endpoint failed, or that it did not.
     fn note(&self, index: usize, failure: Option<String>) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,6 +166,7 @@ impl Shared {
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Status> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut wait = RECONNECT_WAIT_MIN;
+        let begun = Instant::now();
         loop {
             for offset in 0..self.endpoints.len() {
                 let index = first.wrapping_add(offset) % self.endpoints.len();
@@ -176,6 +191,10 @@ impl Shared {
                 // The connection closed before it took the request: not sent.
                 self.note(index, Some(format!("connection closed: {text}")));
                 request = unsent;
+            }
+            if !self.may_wait_since(begun) {
+                let why = self.failures().unwrap_or_default();
+                return Err(Status::unavailable(format!("connection error: {why}")));
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RECONNECT_WAIT_MAX);

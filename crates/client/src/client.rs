@@ -17,7 +17,7 @@ use crate::stub::{AuthClient, KvClient, LeaseClient, MaintenanceClient, WatchCli
 use crate::watch::Watches;
 
 /// The API level that requests announce.
-const API_VERSION: &str = "3.7";
+pub const API_VERSION: &str = "3.7";
 
 /// A client of one cluster. Cheap to clone; clones share connections and token.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct Client {
     inner: Arc<Inner>,
     deadline: Option<Instant>,
     requires_leader: bool,
+    /// Sent instead of the one that clones share.
+    own_token: Option<AsciiMetadataValue>,
 }
 
 struct Inner {
@@ -60,6 +62,7 @@ impl Client {
             }),
             deadline: None,
             requires_leader: false,
+            own_token: None,
         };
         let limit = Instant::now() + client.inner.dial_timeout;
         client.clone().with_deadline(limit).authenticate().await?;
@@ -80,6 +83,13 @@ impl Client {
         self
     }
 
+    /// The same client in the name of whoever has `token`, which is not refreshed.
+    #[must_use]
+    pub fn with_token(mut self, token: AsciiMetadataValue) -> Self {
+        self.own_token = Some(token);
+        self
+    }
+
     /// Watches that share one stream.
     #[must_use]
     pub fn watches(&self) -> Watches {
@@ -88,7 +98,7 @@ impl Client {
 
     /// Whether an error means that a new token may help.
     pub(crate) fn may_refresh_for(&self, error: &Error) -> bool {
-        if self.inner.has_fixed_token {
+        if self.inner.has_fixed_token || self.own_token.is_some() {
             return false;
         }
         if error.is(api::Error::UserEmpty) {
@@ -151,19 +161,19 @@ impl Client {
         if self.requires_leader {
             headers.insert("hasleader", AsciiMetadataValue::from_static("true"));
         }
-        let token = self
-            .inner
-            .token
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some(token) = token {
+        let shared = || {
+            let token = self.inner.token.read();
+            token.unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        if let Some(token) = self.own_token.clone().or_else(shared) {
             headers.insert(AsciiMetadataKey::from_static("token"), token);
         }
         request
     }
 
-    pub(crate) fn channel(&self) -> Channel {
+    /// The connections that all clones share, for calls that the caller frames itself.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
         self.inner.channel.clone()
     }
 

@@ -46,8 +46,13 @@ pub struct Config {
     /// How long a connection with open requests may be silent before it is probed. Values under
     /// ten seconds count as ten, because servers close connections that probe more often.
     pub keepalive_interval: Option<Duration>,
+    /// Whether a connection without open requests is probed too.
+    pub keepalive_while_idle: bool,
     /// How long a probe may stay unanswered.
     pub keepalive_timeout: Duration,
+    /// How long a request waits while no endpoint takes a connection; without it, until its
+    /// deadline.
+    pub connect_limit: Option<Duration>,
     /// The largest request to send, in bytes.
     pub request_bytes_max: usize,
     /// The largest answer to accept, in bytes.
@@ -65,7 +70,9 @@ impl Config {
             token: None,
             dial_timeout: Duration::from_secs(2),
             keepalive_interval: None,
+            keepalive_while_idle: false,
             keepalive_timeout: Duration::from_secs(6),
+            connect_limit: None,
             request_bytes_max: REQUEST_BYTES_MAX,
             response_bytes_max: RESPONSE_BYTES_MAX,
         }

@@ -33,6 +33,7 @@ pub(crate) struct Options {
     pub(crate) server_name: Option<String>,
     pub(crate) dial_timeout: Duration,
     pub(crate) keepalive_interval: Option<Duration>,
+    pub(crate) keepalive_while_idle: bool,
     pub(crate) keepalive_timeout: Duration,
 }
 
@@ -139,6 +140,7 @@ async fn handshake(stream: Box<dyn Stream>, options: &Options) -> Result<Connect
     if let Some(interval) = options.keepalive_interval {
         builder
             .keep_alive_interval(interval.max(KEEPALIVE_INTERVAL_MIN))
+            .keep_alive_while_idle(options.keepalive_while_idle)
             .keep_alive_timeout(options.keepalive_timeout);
     }
     let (sender, connection) = builder

@@ -33,7 +33,7 @@ mod tls;
 mod watch;
 
 pub use channel::Channel;
-pub use client::{Client, prefix_end};
+pub use client::{API_VERSION, Client, prefix_end};
 pub use config::{Config, Credentials, TlsConfig};
 pub use endpoint::Endpoint;
 pub use error::Error;

@@ -6,6 +6,7 @@
 //! delivered.
 
 use std::collections::{HashMap, VecDeque};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api::pb::etcdserverpb::watch_request::RequestUnion;
@@ -104,6 +105,11 @@ impl Watcher {
     /// The next answer; `None` after the end.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         self.answers.recv().await
+    }
+
+    /// As [`Watcher::next`], for streams.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
+        self.answers.poll_recv(context)
     }
 }
 

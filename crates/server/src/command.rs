@@ -1,4 +1,4 @@
-//! The words that may follow `etcd` instead of flags: `gateway`, and what packages are made with.
+//! The words that may follow `etcd` instead of flags: `gateway`, `grpc-proxy`, and what packages are made with.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use cli::manual::Writer;
 use cli::{Program, completion, text};
 
 use crate::config;
+use crate::grpc_proxy;
 use crate::tcp_proxy;
 
 type Command = cli::Command<ExitCode>;
@@ -18,7 +19,7 @@ static PROGRAM: Program<ExitCode> = Program {
     root: Command {
         name: "etcd",
         short: "A member of an etcd cluster",
-        commands: &[GATEWAY, COMPLETION, MANUAL],
+        commands: &[GATEWAY, GRPC_PROXY, COMPLETION, MANUAL],
         ..Command::EMPTY
     },
     globals: &[],
@@ -73,6 +74,25 @@ goes through is not looked at: TLS is between the client and the member.
             ),
         ],
         run: Some(|call| tcp_proxy::main(&call.flags)),
+        ..Command::EMPTY
+    }],
+    ..Command::EMPTY
+};
+
+const GRPC_PROXY: Command = Command {
+    name: "grpc-proxy",
+    usage: "<subcommand>",
+    short: "Serves many clients with few connections to a cluster",
+    commands: &[Command {
+        name: "start",
+        short: "Starts the gRPC proxy",
+        long: "\
+Speaks etcd's API with clients and with the members. Watches of the same keys share one watch at a
+member, renewals of a lease share one stream, and serializable reads are answered from a cache.
+Clients see the proxies as the members of the cluster.
+",
+        flags: proxy::FLAGS,
+        run: Some(|call| grpc_proxy::main(&call.flags)),
         ..Command::EMPTY
     }],
     ..Command::EMPTY
@@ -173,6 +193,7 @@ fn own_page() -> String {
     page.heading("SYNOPSIS");
     page.command("etcd", "[flags]");
     page.command("etcd gateway start", "[flags]");
+    page.command("etcd grpc-proxy start", "[flags]");
     page.heading("DESCRIPTION");
     page.paragraph(
         "Runs a member of an etcd cluster. Settings come from flags, from variables (--some-flag is \
@@ -186,7 +207,7 @@ fn own_page() -> String {
         }
     }
     page.heading("SEE ALSO");
-    page.paragraph("etcd-gateway(8), etcdctl(1), etcdutl(1)");
+    page.paragraph("etcd-gateway(8), etcd-grpc-proxy(8), etcdctl(1), etcdutl(1)");
     page.finish()
 }
 

@@ -8,6 +8,7 @@ mod drive;
 pub mod front;
 pub mod gateway;
 mod grpc;
+mod grpc_proxy;
 pub mod http;
 pub mod listen;
 pub mod log;

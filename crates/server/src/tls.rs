@@ -270,27 +270,16 @@ impl Setup {
     /// Whatever would keep every handshake from succeeding.
     pub fn open(config: &config::Config) -> Result<Setup, Error> {
         let security = &config.security;
-        let fixtures = config.data_dir.join("fixtures");
-        let open = |tls: &config::Tls, kind: &str, urls: &[Url]| {
-            let mut tls = tls.clone();
-            let mut self_signed = false;
-            if tls.auto && tls.has_pair() {
-                tracing::warn!("ignoring {kind} auto TLS since certs given");
-            } else if tls.auto {
-                let dir = fixtures.join(kind);
-                tls = self_signed::pair(&dir, urls, security.self_signed_years)?;
-                self_signed = true;
-            }
-            if !tls.has_pair() {
-                return Ok(None);
-            }
-            let credentials = Credentials::open(Settings::new(&tls, security, self_signed)?)?;
-            announce(kind, &credentials.settings, &security.cipher_suites);
-            Ok(Some(credentials))
-        };
+        let dir = &config.data_dir;
         Ok(Setup {
-            client: open(&security.client, "client", &config.listen.client)?,
-            peer: open(&security.peer, "peer", &config.listen.peer)?,
+            client: open(
+                &security.client,
+                security,
+                dir,
+                "client",
+                &config.listen.client,
+            )?,
+            peer: open(&security.peer, security, dir, "peer", &config.listen.peer)?,
         })
     }
 
@@ -302,6 +291,37 @@ impl Setup {
         let all = self.client.iter().chain(&self.peer);
         Watch::start(all.map(|one| Arc::clone(one) as Arc<dyn Source>).collect())
     }
+}
+
+/// Credentials of one kind of listener; `None` when there is no certificate, and none is to be
+/// made for `urls` in the data directory.
+///
+/// # Errors
+/// Whatever would keep every handshake from succeeding.
+pub(crate) fn open(
+    tls: &config::Tls,
+    security: &Security,
+    data_dir: &Path,
+    kind: &str,
+    urls: &[Url],
+) -> Result<Option<Arc<Credentials>>, Error> {
+    let mut tls = tls.clone();
+    let mut self_signed = false;
+    if tls.auto && tls.has_pair() {
+        tracing::warn!("ignoring {kind} auto TLS since certs given");
+    } else if tls.auto {
+        let dir = data_dir.join("fixtures").join(kind);
+        let crl_file = tls.crl_file.take();
+        tls = self_signed::pair(&dir, urls, security.self_signed_years)?;
+        tls.crl_file = crl_file;
+        self_signed = true;
+    }
+    if !tls.has_pair() {
+        return Ok(None);
+    }
+    let credentials = Credentials::open(Settings::new(&tls, security, self_signed)?)?;
+    announce(kind, &credentials.settings, &security.cipher_suites);
+    Ok(Some(credentials))
 }
 
 fn announce(kind: &str, settings: &Settings, suites: &[String]) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Finding;
 
 /// The arrows between the rooms. A crate that is absent here may not exist.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("api", &[]),
     ("cli", &[]),
     ("storage", &[]),
@@ -13,9 +13,10 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("node", &["api", "storage", "state"]),
     (
         "server",
-        &["api", "cli", "storage", "state", "node", "client"],
+        &["api", "cli", "storage", "state", "node", "client", "proxy"],
     ),
     ("client", &["api"]),
+    ("proxy", &["api", "cli", "client"]),
     ("etcdctl", &["api", "cli", "client"]),
     ("etcdutl", &["api", "cli", "storage", "state"]),
     ("sim", &["api", "storage", "state", "node"]),
@@ -24,7 +25,7 @@ const EDGES: [(&str, &[&str]); 12] = [
 ];
 
 /// The rooms that may run futures; everywhere else work is a value that someone polls.
-const ASYNC_ROOMS: [&str; 4] = ["server", "client", "etcdctl", "e2e"];
+const ASYNC_ROOMS: [&str; 5] = ["server", "client", "proxy", "etcdctl", "e2e"];
 
 const ASYNC_RUNTIMES: [&str; 8] = [
     "tokio",

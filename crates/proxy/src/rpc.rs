@@ -1,0 +1,82 @@
+//! gRPC calls that the proxy answers itself: framing and status are tonic's.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::body::Body;
+use tonic::codegen::tokio_stream::Stream;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::Grpc;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::below::Caller;
+
+/// The largest request that is taken, in bytes: gRPC's default, which etcd's proxy has too.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// A function as tonic's service.
+struct Handler<F>(Option<F>, Caller);
+
+impl<F, Q, A, T> Service<tonic::Request<Q>> for Handler<F>
+where
+    F: FnOnce(Caller, Q) -> T,
+    T: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    type Response = tonic::Response<A>;
+    type Error = Status;
+    type Future = BoxFuture<Self::Response, Status>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
+        let handler = self.0.take().expect("tonic calls a service once a request");
+        let answer = handler(self.1.clone(), request.into_inner());
+        Box::pin(async move { answer.await.map(tonic::Response::new) })
+    }
+}
+
+fn grpc<Q, A>() -> Grpc<ProstCodec<A, Q>>
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Send + 'static,
+{
+    Grpc::new(ProstCodec::default())
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX)
+}
+
+/// Answers a call of one request and one answer.
+pub async fn unary<Q, A, F, T>(request: Request<Incoming>, handler: F) -> Response<Body>
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Send + 'static,
+    F: FnOnce(Caller, Q) -> T,
+    T: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    let caller = Caller::of(request.headers());
+    let handler = Handler(Some(handler), caller);
+    grpc().unary(handler, request).await
+}
+
+/// The answers of a call that streams.
+pub type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
+
+/// Answers a call that streams both ways.
+pub async fn streaming<Q, A, F, T>(request: Request<Incoming>, handler: F) -> Response<Body>
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Send + 'static,
+    F: FnOnce(Caller, Streaming<Q>) -> T + Send,
+    T: Future<Output = Result<Answers<A>, Status>> + Send + 'static,
+{
+    let caller = Caller::of(request.headers());
+    let handler = Handler(Some(handler), caller);
+    grpc().streaming(handler, request).await
+}

@@ -75,7 +75,8 @@ impl Channel {
     }
 
     /// How many endpoints take turns.
-    pub(crate) fn endpoint_count(&self) -> usize {
+    #[must_use]
+    pub fn endpoint_count(&self) -> usize {
         self.shared.endpoints.len()
     }
 

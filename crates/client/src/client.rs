@@ -147,8 +147,9 @@ impl Client {
         }
     }
 
-    /// Wraps a message with what every request says about its sender.
-    pub(crate) fn request<M>(&self, message: M) -> Request<M> {
+    /// Wraps a message with what every request says about its sender, for calls by a stub of
+    /// [`Client::channel`].
+    pub fn request<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
         if let Some(deadline) = self.deadline {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));

@@ -44,6 +44,10 @@ pub struct WatchEvent {
     pub header: Option<ResponseHeader>,
     /// In order of revision; empty for a progress notification and for the end.
     pub events: Vec<Event>,
+    /// The server has made the watch; only said when that was asked for, and before all else.
+    pub created: bool,
+    /// A progress notification that was asked for.
+    pub requested: bool,
     /// The watch delivers nothing after an answer with this set.
     pub cancelled: Option<Cancellation>,
 }
@@ -54,6 +58,7 @@ impl WatchEvent {
     pub fn is_progress(&self) -> bool {
         self.events.is_empty()
             && self.cancelled.is_none()
+            && !self.created
             && self.header.is_some_and(|header| header.revision != 0)
     }
 }
@@ -72,7 +77,7 @@ pub struct Watcher {
 }
 
 enum Command {
-    Create(WatchCreateRequest, mpsc::Sender<WatchEvent>),
+    Create(Watch),
     Progress,
 }
 
@@ -86,9 +91,26 @@ impl Watches {
     /// Watches what the request says.
     #[must_use]
     pub fn create(&self, request: WatchCreateRequest) -> Watcher {
+        self.begin(request, false)
+    }
+
+    /// Watches what the request says, and says first that the watch is there, with the server's
+    /// header.
+    #[must_use]
+    pub fn create_announced(&self, request: WatchCreateRequest) -> Watcher {
+        self.begin(request, true)
+    }
+
+    fn begin(&self, request: WatchCreateRequest, announced: bool) -> Watcher {
         let (sender, answers) = mpsc::channel(ANSWERS_MAX);
+        let watch = Watch {
+            request,
+            answers: sender,
+            fragments: Vec::new(),
+            announced,
+        };
         // The task lives as long as a sender of commands does.
-        let _sent = self.commands.send(Command::Create(request, sender));
+        let _sent = self.commands.send(Command::Create(watch));
         Watcher {
             answers,
             _commands: self.commands.clone(),
@@ -119,6 +141,8 @@ struct Watch {
     answers: mpsc::Sender<WatchEvent>,
     /// Parts of an answer that the server split.
     fragments: Vec<Event>,
+    /// Its reader wants to know when it is there.
+    announced: bool,
 }
 
 struct Stream {
@@ -146,14 +170,10 @@ impl Task {
         let mut wait = RESUME_WAIT_MIN;
         // Without a watch there is no need for a stream.
         while let Some(command) = commands.recv().await {
-            let Command::Create(request, answers) = command else {
+            let Command::Create(watch) = command else {
                 continue;
             };
-            self.waiting.push_back(Watch {
-                request,
-                answers,
-                fragments: Vec::new(),
-            });
+            self.waiting.push_back(watch);
             while !self.is_idle() {
                 let error = match self.open().await {
                     Ok(mut stream) => {
@@ -204,8 +224,8 @@ impl Task {
                         let requests = Requests(&stream.requests);
                         requests.send(RequestUnion::ProgressRequest(WatchProgressRequest {}));
                     }
-                    Some(Command::Create(request, answers)) => {
-                        self.waiting.push_back(Watch { request, answers, fragments: Vec::new() });
+                    Some(Command::Create(watch)) => {
+                        self.waiting.push_back(watch);
                         if self.waiting.len() == 1 {
                             self.create_first(&Requests(&stream.requests));
                         }
@@ -240,6 +260,7 @@ impl Task {
             for watch in self.established.values_mut() {
                 let progress = WatchEvent {
                     header: answer.header,
+                    requested: true,
                     ..WatchEvent::default()
                 };
                 watch.deliver(progress).await;
@@ -268,6 +289,9 @@ impl Task {
                     // From now on: what was missed if the stream breaks before the first event.
                     let now = answer.header.map_or(0, |header| header.revision);
                     watch.request.start_revision = now + 1;
+                }
+                if std::mem::take(&mut watch.announced) {
+                    watch.announce(answer.header).await;
                 }
                 self.established.insert(answer.watch_id, watch);
             }
@@ -332,9 +356,19 @@ impl Watch {
         self.deliver(WatchEvent {
             header: answer.header,
             events,
-            cancelled: None,
+            ..WatchEvent::default()
         })
         .await
+    }
+
+    /// Says that the watch is there. One whose reader has gone ends with the next answer.
+    async fn announce(&mut self, header: Option<ResponseHeader>) {
+        let created = WatchEvent {
+            header,
+            created: true,
+            ..WatchEvent::default()
+        };
+        self.deliver(created).await;
     }
 
     async fn deliver(&mut self, event: WatchEvent) -> bool {
@@ -357,8 +391,8 @@ async fn end(watch: &Watch, answer: WatchResponse) {
         .answers
         .send(WatchEvent {
             header,
-            events: Vec::new(),
             cancelled: Some(reason),
+            ..WatchEvent::default()
         })
         .await;
 }

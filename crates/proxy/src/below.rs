@@ -120,9 +120,20 @@ pub trait Kv: Send + Sync + 'static {
     ) -> Result<CompactionResponse, Status>;
 }
 
-/// The answers to one watch, across reconnections; it ends after one with `cancelled` set.
-/// Dropping it cancels the watch.
-pub type Watching = Pin<Box<dyn Stream<Item = WatchEvent> + Send>>;
+/// One watch, across reconnections. Dropping it cancels the watch.
+pub struct Watching {
+    /// What it says, first that it is there; ends after an answer with `cancelled` set.
+    pub answers: Pin<Box<dyn Stream<Item = WatchEvent> + Send>>,
+    /// The stream on which the watch is alone.
+    source: client::Watches,
+}
+
+impl Watching {
+    /// Asks how far the watch has come. A member that is not sure does not answer.
+    pub fn request_progress(&self) {
+        self.source.request_progress();
+    }
+}
 
 /// A source of events: the cluster, or a view of it that a layer makes.
 pub trait Watches: Send + Sync + 'static {
@@ -135,6 +146,8 @@ pub trait Watches: Send + Sync + 'static {
 pub struct Below {
     /// The key space that clients see.
     pub kv: Arc<dyn Kv>,
+    /// The same without leasing: what it answers comes from a member and is as new.
+    pub unleased: Arc<dyn Kv>,
     /// Its events.
     pub watches: Arc<dyn Watches>,
     /// The cluster without any layer: for leases, and for what is passed on.
@@ -220,8 +233,11 @@ impl Kv for Direct {
 
 impl Watches for Direct {
     fn watch(&self, caller: &Caller, request: WatchCreateRequest) -> Watching {
-        let client = caller.for_good().client(&self.client);
-        Box::pin(Events(client.watches().create(request)))
+        let source = caller.for_good().client(&self.client).watches();
+        Watching {
+            answers: Box::pin(Events(source.create_announced(request))),
+            source,
+        }
     }
 }
 

@@ -16,7 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 
 use crate::below::{Below, Direct, Kv, Watches};
+use crate::leasing::Leasing;
 use crate::namespace::Namespaced;
+use crate::ordering::Ordered;
 use crate::pass::Limits;
 use crate::services::Services;
 use crate::settings::Settings;
@@ -32,25 +34,37 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct Proxy {
     services: Services,
     builder: auto::Builder<TokioExecutor>,
+    leasing: Option<Arc<Leasing>>,
 }
 
 /// The layers that the settings ask for.
-async fn stack(settings: &Settings) -> Result<Below, client::Error> {
+async fn stack(settings: &Settings) -> Result<(Below, Option<Arc<Leasing>>), client::Error> {
     let client = Client::connect(settings.cluster.clone()).await?;
     let direct = Arc::new(Direct::new(client.clone()));
     let namespace = settings.namespace.clone();
     let mut kv: Arc<dyn Kv> = Arc::clone(&direct) as _;
     let mut watches: Arc<dyn Watches> = Arc::clone(&direct) as _;
+    if settings.ordering {
+        kv = Arc::new(Ordered::new(kv, client.channel()));
+    }
     if !namespace.is_empty() {
         kv = Arc::new(Namespaced::new(kv, namespace.clone()));
         watches = Arc::new(Namespaced::new(watches, namespace.clone()));
     }
-    Ok(Below {
+    let mut below = Below {
+        unleased: Arc::clone(&kv),
         kv,
         watches,
         client,
         namespace,
-    })
+    };
+    let mut leasing = None;
+    if !settings.leasing_prefix.is_empty() {
+        let started = Arc::new(Leasing::start(&below, settings.leasing_prefix.clone()));
+        below.kv = Arc::clone(&started) as _;
+        leasing = Some(started);
+    }
+    Ok((below, leasing))
 }
 
 impl Proxy {
@@ -59,7 +73,7 @@ impl Proxy {
     /// # Errors
     /// Endpoints or TLS files that cannot be used.
     pub async fn start(settings: &Settings) -> Result<Self, client::Error> {
-        let below = stack(settings).await?;
+        let (below, leasing) = stack(settings).await?;
         let limits = Limits {
             request: settings.cluster.request_bytes_max,
             answer: settings.cluster.response_bytes_max,
@@ -67,7 +81,15 @@ impl Proxy {
         Ok(Proxy {
             services: Services::new(&below, limits),
             builder: builder(settings),
+            leasing,
         })
+    }
+
+    /// Gives up what others would wait for once the process has gone.
+    pub async fn close(&self) {
+        if let Some(leasing) = &self.leasing {
+            leasing.close().await;
+        }
     }
 
     /// Serves one connection until it ends.

@@ -27,12 +27,19 @@
 
 pub mod below;
 mod front;
+mod leader;
+mod lease;
+mod leasing;
+mod metrics;
 pub mod namespace;
+mod ordering;
 mod pass;
 pub mod rpc;
 mod services;
 mod settings;
+mod watch;
 
 pub use below::{Below, Caller, Direct, Kv, Watches, Watching};
 pub use front::Proxy;
+pub use metrics::Metrics;
 pub use settings::{FLAGS, ListenTls, Settings, TlsVersion};

@@ -213,16 +213,18 @@ impl<W: Watches + ?Sized> Watches for Namespaced<W> {
     fn watch(&self, caller: &Caller, mut request: WatchCreateRequest) -> Watching {
         request.key = self.prefix.add(&request.key);
         request.range_end = self.prefix.add_to_end(&request.range_end);
-        Box::pin(Stripped {
-            below: self.below.watch(caller, request),
+        let mut watching = self.below.watch(caller, request);
+        watching.answers = Box::pin(Stripped {
+            below: watching.answers,
             prefix: self.prefix.clone(),
-        })
+        });
+        watching
     }
 }
 
 /// Events under the names that clients have for their keys.
 struct Stripped {
-    below: Watching,
+    below: Pin<Box<dyn Stream<Item = WatchEvent> + Send>>,
     prefix: Prefix,
 }
 

@@ -11,8 +11,10 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::below::Below;
+use crate::leader::Leader;
+use crate::metrics::Metrics;
 use crate::pass::{self, Limits};
-use crate::rpc;
+use crate::{lease, rpc, watch};
 
 /// Methods that the proxy need not understand, by service. Election and Lock name keys of the
 /// cluster, whatever the namespace; etcd's proxy does the same.
@@ -54,7 +56,6 @@ const PASSED: &[(&str, &[&str])] = &[
         &[
             "LeaseGrant",
             "LeaseRevoke",
-            "LeaseKeepAlive",
             "LeaseTimeToLive",
             "LeaseLeases",
         ],
@@ -72,7 +73,6 @@ const PASSED: &[(&str, &[&str])] = &[
             "Downgrade",
         ],
     ),
-    ("etcdserverpb.Watch", &["Watch"]),
     (
         "v3electionpb.Election",
         &["Campaign", "Proclaim", "Leader", "Observe", "Resign"],
@@ -83,13 +83,20 @@ const PASSED: &[(&str, &[&str])] = &[
 /// Everything that answers gRPC calls.
 pub(crate) struct Services {
     kv: Arc<kv::Service>,
+    watch: Arc<watch::Service>,
+    lease: Arc<lease::Service>,
     channel: Channel,
     limits: Limits,
 }
 
 impl Services {
     pub(crate) fn new(below: &Below, limits: Limits) -> Self {
+        let leader = Arc::new(Leader::new(below.client.clone()));
+        let metrics = Arc::<Metrics>::default();
+        let lease = lease::Service::new(below.client.clone(), Arc::clone(&leader));
         Services {
+            watch: Arc::new(watch::Service::start(below, leader, metrics)),
+            lease: Arc::new(lease),
             kv: Arc::new(kv::Service::new(Arc::clone(&below.kv))),
             channel: below.client.channel(),
             limits,
@@ -103,8 +110,17 @@ impl Services {
         else {
             return Status::unimplemented(format!("malformed method name: {path:?}")).into_http();
         };
-        match service {
-            "etcdserverpb.KV" => self.kv(method, request).await,
+        match (service, method) {
+            ("etcdserverpb.KV", _) => self.kv(method, request).await,
+            ("etcdserverpb.Watch", "Watch") => {
+                let watch = Arc::clone(&self.watch);
+                rpc::streaming(request, |caller, it| watch.watch(caller, it)).await
+            }
+            ("etcdserverpb.Watch", _) => unknown(service, Some(method)),
+            ("etcdserverpb.Lease", "LeaseKeepAlive") => {
+                let lease = Arc::clone(&self.lease);
+                rpc::streaming(request, |caller, it| lease.keep_alive(caller, it)).await
+            }
             _ => self.pass(service, method, request).await,
         }
     }

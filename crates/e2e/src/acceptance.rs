@@ -5,18 +5,21 @@
 //! that Go etcd wrote. `writers` loads the database by three kinds of client at once, under
 //! leases and three kinds of watcher. `seed` is the first deployment, on three machines made of
 //! namespaces; `membership`, `restarts` and `certificates` are what clusters live through under load.
-//! `space` compacts and defragments a large database under load; `logins` puts beside logins. Each
-//! prints what it found and ends with the first thing that is wrong.
+//! `space` compacts and defragments a large database under load; `logins` puts beside logins.
+//! `snapshots` saves snapshots of a cluster under writes and restores them; `kubernetes` is the load of
+//! API servers, by Go's client. Each prints what it found and ends with the first thing that is wrong.
 
 mod adopt;
 mod certificates;
 mod change;
 mod fleet;
+mod kubernetes;
 mod load;
 mod logins;
 mod membership;
 mod restarts;
 mod seed;
+mod snapshots;
 mod space;
 mod traffic;
 mod writers;
@@ -24,10 +27,12 @@ mod writers;
 pub use adopt::run as adopt;
 pub use certificates::run as certificates;
 pub use fleet::Plan as FleetPlan;
+pub use kubernetes::{Plan as KubernetesPlan, run as kubernetes};
 pub use logins::run as logins;
 pub use membership::run as membership;
 pub use restarts::run as restarts;
 pub use seed::{Plan as SeedPlan, run as seed};
+pub use snapshots::{Plan as SnapshotsPlan, Programs, run as snapshots};
 pub use space::{Plan as SpacePlan, run as space};
 pub use writers::{Plan as WritersPlan, run as writers};
 

@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use crate::Error;
 
+pub(crate) use install::go_program;
 pub use install::{CLIENTS, Client};
+pub(crate) use talk::Program;
 
 /// What a run needs.
 #[derive(Debug, Clone)]

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use e2e::Error;
-use e2e::acceptance::{self, FleetPlan, Plan, SeedPlan, SpacePlan, WritersPlan};
+use e2e::acceptance::{
+    self, FleetPlan, KubernetesPlan, Plan, Programs, SeedPlan, SnapshotsPlan, SpacePlan,
+    WritersPlan,
+};
 use e2e::arguments::{self, Arguments};
 
 const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
@@ -26,6 +29,13 @@ const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
             [--seconds N]
   space   a large database is compacted and defragmented under load
             [--megabytes N] [--puts PER_SECOND] [--stall-ms N, 0 only reports]
+  snapshots  saved of three members under writes, restored by every etcdutl for every server
+            [--etcdctl ETCDCTL] [--etcdutl ETCDUTL] [--writes N] [--seed N]
+            [--reference GO_ETCD [--reference-etcdctl ETCDCTL] [--reference-etcdutl ETCDUTL]
+            [--other-etcdutl ETCDUTL]...]
+  kubernetes  three API servers store, list and watch as kube-apiserver does; needs Go
+            [--seconds N] [--rate PER_SECOND] [--compact-seconds N] [--kill] [--work DIR]
+            [--seed N]
   bad     hostile bytes, bad directories, damaged files
             [--only PART_OF_A_NAME]";
 
@@ -105,6 +115,16 @@ async fn run(words: &mut Arguments) -> Result<(), Error> {
             words.finish()?;
             acceptance::space(&plan).await
         }
+        "snapshots" => {
+            let plan = snapshots(words)?;
+            words.finish()?;
+            acceptance::snapshots(&plan).await
+        }
+        "kubernetes" => {
+            let plan = kubernetes(words)?;
+            words.finish()?;
+            acceptance::kubernetes(&plan).await
+        }
         "adopt" => {
             let (binary, reference) = (words.need("--bin")?, words.need("--reference")?);
             words.finish()?;
@@ -117,6 +137,61 @@ async fn run(words: &mut Arguments) -> Result<(), Error> {
         }
         _ => Err(words.error(&format!("not known: {story}"))),
     }
+}
+
+/// The server, and the tools that lie beside it under the same version unless they are named.
+fn programs(words: &mut Arguments, etcd: PathBuf, prefix: &str) -> Result<Programs, Error> {
+    let name = etcd.file_name().unwrap_or_default().to_string_lossy();
+    let version = name.strip_prefix("etcd").unwrap_or_default().to_owned();
+    let mut tool = |tool: &str| -> Result<PathBuf, Error> {
+        let named = words.path(&format!("{prefix}{tool}"))?;
+        Ok(named.unwrap_or_else(|| etcd.with_file_name(format!("{tool}{version}"))))
+    };
+    Ok(Programs {
+        etcdctl: tool("etcdctl")?,
+        etcdutl: tool("etcdutl")?,
+        etcd: etcd.clone(),
+    })
+}
+
+/// Snapshots; without Go's programs in a short form.
+fn snapshots(words: &mut Arguments) -> Result<SnapshotsPlan, Error> {
+    let etcd = words.need("--bin")?;
+    let reference = match words.path("--reference")? {
+        Some(etcd) => Some(programs(words, etcd, "--reference-")?),
+        None => None,
+    };
+    let writes = if reference.is_some() { 10_000 } else { 4_000 };
+    Ok(SnapshotsPlan {
+        ours: programs(words, etcd, "--")?,
+        others: match reference {
+            Some(_) => words.values("--other-etcdutl")?,
+            None => Vec::new(),
+        }
+        .into_iter()
+        .map(PathBuf::from)
+        .collect(),
+        reference,
+        writes: words.number("--writes", writes)?,
+        seed: seed(words)?,
+    })
+}
+
+/// The load of API servers; by default for as long as two rounds of their compactors, and in less
+/// time with as many rounds as fit.
+fn kubernetes(words: &mut Arguments) -> Result<KubernetesPlan, Error> {
+    let seconds = words.number("--seconds", 610)?;
+    let compact_seconds = if seconds > 600 { 300 } else { seconds / 6 };
+    let work = words.path("--work")?;
+    Ok(KubernetesPlan {
+        binary: words.need("--bin")?,
+        work: work.unwrap_or_else(|| "target/clients".into()),
+        seconds,
+        rate: words.number("--rate", 300)?,
+        compact_seconds: words.number("--compact-seconds", compact_seconds.max(1))?,
+        kill: words.switch("--kill"),
+        seed: seed(words)?,
+    })
 }
 
 /// What clusters live through.

@@ -195,14 +195,23 @@ fn rust(own: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn go(own: &Path) -> Result<Vec<PathBuf>, Error> {
-    let binary = own.join("conversation");
+    go_program(own, "conversation", ".").map(|program| vec![program])
+}
+
+/// Builds a package of the module in `clients/go` into `own`, under a name.
+///
+/// # Errors
+/// There is no Go, or what it said.
+pub(crate) fn go_program(own: &Path, name: &str, package: &str) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(own)?;
+    let binary = std::fs::canonicalize(own)?.join(name);
     succeed(
         in_directory("go", &programs().join("go"))
             .args(["build", "-buildvcs=false", "-o"])
             .arg(&binary)
-            .arg("."),
+            .arg(package),
     )?;
-    Ok(vec![binary])
+    Ok(binary)
 }
 
 fn in_directory(program: impl AsRef<std::ffi::OsStr>, directory: &Path) -> Command {

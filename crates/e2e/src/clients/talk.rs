@@ -12,7 +12,7 @@ use crate::{Error, Member, Options};
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Ends the program by its process id when the conversation is over, however it ends.
-struct Program(Child);
+pub(crate) struct Program(pub(crate) Child);
 
 impl Drop for Program {
     fn drop(&mut self) {

@@ -1,5 +1,6 @@
 //! The machine of one member: raft, what must be durable before what, who waits for what.
 
+mod admit;
 mod effect;
 mod install;
 pub mod membership;
@@ -132,6 +133,7 @@ pub struct Node {
     /// When this member, which was removed, stops.
     leaves: Option<Leave>,
     is_removed: bool,
+    prioritises_revocations: bool,
 }
 
 impl Node {
@@ -179,6 +181,7 @@ impl Node {
             transfers: Vec::new(),
             leaves: None,
             is_removed: false,
+            prioritises_revocations: false,
         })
     }
 
@@ -367,28 +370,6 @@ impl Node {
             }
             Err(error) => outputs.push(Output::Rejected(vec![(token, error)])),
         }
-    }
-
-    fn on_propose(&mut self, mut proposals: Vec<Proposal>, outputs: &mut Vec<Output>) {
-        let gap = self.raft.committed().0 - self.apply.applied.0;
-        let full = gap > COMMITTED_UNAPPLIED_MAX
-            || self.parked.len() + proposals.len() > PARKED_MAX && self.leader.is_none();
-        if full || self.is_removed {
-            let error = match self.is_removed {
-                true => api::Error::Stopped,
-                false => api::Error::TooManyRequests,
-            };
-            let refused = proposals
-                .into_iter()
-                .map(|proposal| (proposal.token, error))
-                .collect();
-            outputs.push(Output::Rejected(refused));
-            return;
-        }
-        for proposal in &proposals {
-            self.waiters.insert(proposal.id, proposal.token, self.tick);
-        }
-        self.parked.append(&mut proposals);
     }
 
     fn on_propose_as_leader(&mut self, proposals: Vec<Proposal>) {
@@ -928,10 +909,6 @@ pub fn cluster_version_of(release: &str) -> String {
     format!("{major}.{minor}.0")
 }
 
-/// Committed entries that may wait for apply before requests are refused, as etcd has it.
-const COMMITTED_UNAPPLIED_MAX: u64 = 5000;
-/// Proposals that may wait for a leader.
-const PARKED_MAX: usize = 5000;
 /// Entries in one [`Output::Apply`].
 const APPLY_SLICE_ENTRIES: usize = 512;
 /// Entries handed to the state machine and not yet reported.

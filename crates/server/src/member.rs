@@ -74,8 +74,7 @@ pub fn start(
     let auth = Auth::new(config)?;
     let fs = file_system(config);
     let found = bootstrap::find(config, tls.peer.as_ref())?;
-    let member = Member::boot(&fs, &settings(config, found))?;
-    report(&member);
+    let member = boot(&fs, config, found)?;
     if config.checks.initial {
         peer::check_initially(config, tls.peer.as_ref(), &member)?;
     }
@@ -250,6 +249,19 @@ impl Running for Serving {
         self.drive.stop();
         self.peers.stop();
     }
+}
+
+fn boot(
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    found: bootstrap::Found,
+) -> Result<Member, member::Error> {
+    let mut member = Member::boot(fs, &settings(config, found))?;
+    report(&member);
+    if config.gates.enabled("PriorityRequest") {
+        member.node.prioritise_revocations();
+    }
+    Ok(member)
 }
 
 fn settings(config: &Config, found: bootstrap::Found) -> member::Config {

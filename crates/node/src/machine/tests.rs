@@ -3,6 +3,9 @@
 mod cluster;
 mod membership;
 
+use api::pb::etcdserverpb as pb;
+use prost::Message as _;
+
 use super::*;
 
 const ID: u64 = 7;
@@ -107,14 +110,43 @@ impl Harness {
 
     fn propose(&mut self, token: u64) -> RequestId {
         let id = self.node.request_ids().next();
-        let (kind, data) = (EntryKind::Normal, id.0.to_be_bytes().to_vec().into());
+        self.propose_data(id, token, id.0.to_be_bytes().to_vec().into());
+        id
+    }
+
+    fn propose_data(&mut self, id: RequestId, token: u64, data: Bytes) {
         self.input(Input::Propose(vec![Proposal {
             id,
-            kind,
+            kind: EntryKind::Normal,
             data,
             token: Token(token),
         }]));
-        id
+    }
+
+    /// A client's request to end a lease.
+    fn propose_revocation(&mut self, token: u64) {
+        let id = self.node.request_ids().next();
+        let request = pb::InternalRaftRequest {
+            lease_revoke: Some(pb::LeaseRevokeRequest { id: 7 }),
+            ..Default::default()
+        };
+        self.propose_data(id, token, request.encode_to_vec().into());
+    }
+
+    /// Writes what is to be written while the state machine is stuck; gives who was refused.
+    fn write_all(&mut self) -> Vec<(Token, api::Error)> {
+        let mut refused = Vec::new();
+        while let Some(output) = self.out.pop_front() {
+            match output {
+                Output::Persist(batch) => {
+                    let number = self.write(batch);
+                    self.input(Input::Persisted { number });
+                }
+                Output::Rejected(rejected) => refused.extend(rejected),
+                _ => {}
+            }
+        }
+        refused
     }
 
     /// Carries out one output; returns who was answered by it.
@@ -127,7 +159,7 @@ impl Harness {
             }
             Some(Output::Apply(entries)) => {
                 for entry in &entries {
-                    let id = api::pb::etcdserverpb::InternalRaftRequest::decode(&entry.data[..])
+                    let id = pb::InternalRaftRequest::decode(&entry.data[..])
                         .ok()
                         .and_then(|request| request.header)
                         .map_or_else(
@@ -179,8 +211,6 @@ impl Harness {
         self.out.iter().any(want)
     }
 }
-
-use prost::Message as _;
 
 #[test]
 fn a_new_member_leads_and_introduces_itself_without_waiting_for_ticks() {
@@ -356,19 +386,9 @@ fn a_stalled_state_machine_bounds_what_is_taken() {
     let mut refused = 0;
     for token in 0..7000 {
         harness.propose(token);
-        while let Some(output) = harness.out.pop_front() {
-            match output {
-                Output::Persist(batch) => {
-                    let number = harness.write(batch);
-                    harness.input(Input::Persisted { number });
-                }
-                Output::Rejected(rejected) => {
-                    assert_eq!(rejected, [(Token(token), api::Error::TooManyRequests)]);
-                    refused += 1;
-                }
-                // The state machine is stuck.
-                _ => {}
-            }
+        for rejected in harness.write_all() {
+            assert_eq!(rejected, (Token(token), api::Error::TooManyRequests));
+            refused += 1;
         }
     }
     assert_eq!(refused, 7000 - 5001);
@@ -376,6 +396,35 @@ fn a_stalled_state_machine_bounds_what_is_taken() {
         harness.node.apply.handed.0 - harness.node.apply.applied.0,
         1024
     );
+}
+
+#[test]
+fn ends_of_leases_are_taken_up_to_twice_the_backlog() {
+    let full = |revocations: &mut dyn FnMut(&mut Harness)| {
+        let mut harness = Harness::settled(config());
+        for token in 0..5001 {
+            harness.propose(token);
+            assert_eq!(harness.write_all(), []);
+        }
+        revocations(&mut harness);
+        harness
+    };
+    let refused = |token| [(Token(token), api::Error::TooManyRequests)];
+    full(&mut |harness| {
+        harness.propose_revocation(1);
+        assert_eq!(harness.write_all(), refused(1));
+    });
+    full(&mut |harness| {
+        harness.node.prioritise_revocations();
+        harness.propose(1);
+        assert_eq!(harness.write_all(), refused(1));
+        for token in 0..5000 {
+            harness.propose_revocation(token);
+            assert_eq!(harness.write_all(), []);
+        }
+        harness.propose_revocation(2);
+        assert_eq!(harness.write_all(), refused(2));
+    });
 }
 
 #[test]

@@ -26,35 +26,32 @@ pub struct Gate {
     pub name: &'static str,
     pub stage: Stage,
     pub default: bool,
-    /// Whether this build behaves differently when the gate is switched.
-    pub acts: bool,
 }
 
-const fn gate(name: &'static str, stage: Stage, default: bool, acts: bool) -> Gate {
+const fn gate(name: &'static str, stage: Stage, default: bool) -> Gate {
     Gate {
         name,
         stage,
         default,
-        acts,
     }
 }
 
 /// Every gate of etcd 3.7, by name.
 pub const TABLE: &[Gate] = &[
-    gate("AllAlpha", Stage::Alpha, false, true),
-    gate("AllBeta", Stage::Beta, false, true),
-    gate("CompactHashCheck", Stage::Alpha, false, true),
+    gate("AllAlpha", Stage::Alpha, false),
+    gate("AllBeta", Stage::Beta, false),
+    gate("CompactHashCheck", Stage::Alpha, false),
     // The leader never waits before it renews a lease that it knows; there is nothing to switch.
-    gate("FastLeaseKeepAlive", Stage::Beta, true, true),
-    gate("InitialCorruptCheck", Stage::Alpha, false, true),
-    gate("LeaseCheckpoint", Stage::Alpha, false, true),
-    gate("LeaseCheckpointPersist", Stage::Alpha, false, true),
-    gate("PriorityRequest", Stage::Alpha, false, false),
-    gate("SetMemberLocalAddr", Stage::Alpha, false, true),
+    gate("FastLeaseKeepAlive", Stage::Beta, true),
+    gate("InitialCorruptCheck", Stage::Alpha, false),
+    gate("LeaseCheckpoint", Stage::Alpha, false),
+    gate("LeaseCheckpointPersist", Stage::Alpha, false),
+    gate("PriorityRequest", Stage::Alpha, false),
+    gate("SetMemberLocalAddr", Stage::Alpha, false),
     // A defragmentation stops nobody; there is nothing to stop for it.
-    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false, true),
+    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false),
     // An internal optimisation of etcd's transactions; there is nothing here to switch.
-    gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true, true),
+    gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true),
 ];
 
 /// Which gates were set, by position in [`TABLE`].
@@ -129,13 +126,6 @@ impl Gates {
             .iter()
             .zip(&self.set)
             .map(|(gate, set)| (gate, set.unwrap_or(gate.default)))
-    }
-
-    /// The gates that the operator switched away from their default without effect here.
-    pub(super) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
-        self.iter()
-            .filter(|(gate, on)| !gate.acts && *on != gate.default)
-            .map(|(gate, _)| gate.name)
     }
 }
 

@@ -476,15 +476,6 @@ fn check_support(raw: &Raw, notices: &mut Vec<Notice>) -> Result<(), Failure> {
             return Err(verify(format!("--{name}: {url} is not supported yet")));
         }
     }
-    for gate in raw.gates().without_effect() {
-        notices.push(
-            Notice::new(
-                Level::Warn,
-                "feature gate is not supported yet and has no effect",
-            )
-            .text("feature-gate", gate),
-        );
-    }
     Ok(())
 }
 

@@ -324,6 +324,8 @@ pub struct LogRotation {
     pub days_max: u64,
     /// Files that were moved away and are kept; 0 for all.
     pub files_max: usize,
+    /// Whether they are named by local time, not UTC.
+    pub local_time: bool,
     /// Whether they are compressed.
     pub compress: bool,
 }

@@ -224,11 +224,6 @@ fn rotation(raw: &Raw, outputs: &[LogOutput]) -> Result<LogRotation, Failure> {
     }
     let found: RotationJson = serde_json::from_str(raw.text("log-rotation-config-json"))
         .map_err(|why| verify(format!("improperly formatted log rotation config: {why}")))?;
-    if found.localtime {
-        return Err(verify(
-            "localtime in --log-rotation-config-json is not supported",
-        ));
-    }
     let megabytes = match u64::try_from(found.maxsize) {
         Ok(megabytes) if megabytes > 0 => megabytes,
         _ => ROTATION_MEGABYTES as u64,
@@ -237,6 +232,7 @@ fn rotation(raw: &Raw, outputs: &[LogOutput]) -> Result<LogRotation, Failure> {
         bytes_max: megabytes.saturating_mul(1 << 20),
         days_max: u64::try_from(found.maxage).unwrap_or(0),
         files_max: usize::try_from(found.maxbackups).unwrap_or(0),
+        local_time: found.localtime,
         compress: found.compress,
     })
 }

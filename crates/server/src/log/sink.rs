@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use jiff::tz::TimeZone;
 
 use super::line::Timestamp;
 use crate::config::LogRotation;
@@ -118,7 +119,11 @@ impl LogFile {
     }
 
     fn rotate(&mut self, rotation: &LogRotation, now: SystemTime) -> io::Result<()> {
-        let backup = backup_name(&self.path, now);
+        let zone = match rotation.local_time {
+            true => TimeZone::system(),
+            false => TimeZone::UTC,
+        };
+        let backup = backup_name(&self.path, now, &zone);
         fs::rename(&self.path, &backup)?;
         self.file = open(&self.path)?;
         self.bytes = 0;
@@ -137,12 +142,26 @@ impl LogFile {
     }
 }
 
-/// `etcd-2026-11-25T21-58-11.123.log` beside `etcd.log`, as etcd names it; in UTC.
-fn backup_name(path: &Path, now: SystemTime) -> PathBuf {
-    let time = Timestamp(now).to_string();
+/// `etcd-2026-11-25T21-58-11.123.log` beside `etcd.log`, as etcd names it.
+fn backup_name(path: &Path, now: SystemTime, zone: &TimeZone) -> PathBuf {
+    let time = Timestamp(clock_of(now, zone)).to_string();
     let millis = time.get(..23).unwrap_or(&time).replace(':', "-");
     let (stem, extension) = parts(path);
     path.with_file_name(format!("{stem}-{millis}{extension}"))
+}
+
+/// The time at which clocks in UTC show what those of the zone show now.
+fn clock_of(now: SystemTime, zone: &TimeZone) -> SystemTime {
+    let Ok(timestamp) = jiff::Timestamp::try_from(now) else {
+        return now;
+    };
+    let ahead_s = zone.to_offset(timestamp).seconds();
+    let shift = Duration::from_secs(u64::from(ahead_s.unsigned_abs()));
+    let shown = match ahead_s > 0 {
+        true => now.checked_add(shift),
+        false => now.checked_sub(shift),
+    };
+    shown.unwrap_or(now)
 }
 
 /// Whether a text is a time as [`backup_name`] writes it: other files may begin like the log's.
@@ -231,22 +250,31 @@ mod tests {
             bytes_max: 20,
             days_max: 0,
             files_max: 2,
+            local_time: false,
             compress: true,
         }
     }
 
     #[test]
     fn names_of_rotated_files() {
-        let time = UNIX_EPOCH + Duration::from_micros(1_795_620_978_411_401);
+        let winter = UNIX_EPOCH + Duration::from_micros(1_795_620_978_411_401);
+        let summer = winter - 180 * DAY;
+        let zone = |rules| TimeZone::posix(rules).unwrap();
+        let berlin = zone("CET-1CEST,M3.5.0,M10.5.0/3");
         let cases = [
-            (
-                "/var/log/etcd.log",
-                "/var/log/etcd-2026-11-25T15-36-18.411.log",
-            ),
-            ("etcd", "etcd-2026-11-25T15-36-18.411"),
+            (winter, &TimeZone::UTC, "2026-11-25T15-36-18.411"),
+            (winter, &berlin, "2026-11-25T16-36-18.411"),
+            (summer, &berlin, "2026-05-29T17-36-18.411"),
+            (winter, &zone("NST3:30"), "2026-11-25T12-06-18.411"),
+            (winter, &zone("LINT-14"), "2026-11-26T05-36-18.411"),
         ];
-        for (path, want) in cases {
-            assert_eq!(backup_name(Path::new(path), time), Path::new(want));
+        for (time, zone, want) in cases {
+            for (path, want) in [
+                ("/var/log/etcd.log", format!("/var/log/etcd-{want}.log")),
+                ("etcd", format!("etcd-{want}")),
+            ] {
+                assert_eq!(backup_name(Path::new(path), time, zone), Path::new(&want));
+            }
         }
     }
 
@@ -263,7 +291,7 @@ mod tests {
         let begin = UNIX_EPOCH + Duration::from_secs(1_795_620_978);
         for second in 0..4 {
             let now = begin + Duration::from_secs(second);
-            let backup = backup_name(&path, now);
+            let backup = backup_name(&path, now, &TimeZone::UTC);
             fs::rename(&path, &backup).unwrap();
             compress(&backup).unwrap();
             fs::write(&path, b"").unwrap();

@@ -8,6 +8,7 @@ use api::pb::authpb::{Permission, Role, User};
 use api::pb::etcdserverpb as pb;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bcrypt::Version;
 use bytes::Bytes;
 use prost::Message;
 use storage::backend::{ApplyTxn, Bucket};
@@ -18,10 +19,17 @@ use crate::schema;
 /// A name above this does not fit a key of the database, in bytes.
 const NAME_MAX: usize = 32_768;
 
+/// bcrypt does not look further, so etcd refuses to hash more, in bytes.
+const PASSWORD_MAX: usize = 72;
+/// The cost of hashes that are made here: etcd's default.
+const COST: u32 = 10;
+
 /// Authentication with the transaction that stores what changes.
 pub(crate) struct Change<'a, 'b> {
     pub(crate) auth: &'a mut Auth,
     pub(crate) txn: &'a mut ApplyTxn<'b>,
+    /// Different for each entry of the log, and the same on all members.
+    pub(crate) salt: [u8; 16],
 }
 
 type Done = Result<(), Error>;
@@ -91,7 +99,7 @@ impl Change<'_, '_> {
         let password = if options.no_password {
             Bytes::new()
         } else {
-            decode_hash(&request.hashed_password)?
+            self.hash_of(&request.password, &request.hashed_password)?
         };
         let name = request.name.clone();
         let user = User {
@@ -115,15 +123,32 @@ impl Change<'_, '_> {
         Ok(())
     }
 
-    pub(crate) fn change_password(&mut self, name: &str, hashed: &str) -> Done {
+    pub(crate) fn change_password(&mut self, request: &pb::AuthUserChangePasswordRequest) -> Done {
+        let name = &request.name;
         let mut user = self.auth.user(name).ok_or(Error::UserNotFound)?.clone();
         user.password = match user.options {
             Some(options) if options.no_password => Bytes::new(),
-            _ => decode_hash(hashed)?,
+            _ => self.hash_of(&request.password, &request.hashed_password)?,
         };
         self.save_user(name, user);
         self.bump();
         Ok(())
+    }
+
+    /// The hash to store. Releases before 3.5 log the password itself, which each of etcd's
+    /// members hashes with a salt of its own; here the salt comes from the entry, so that what is
+    /// stored is the same everywhere.
+    fn hash_of(&self, password: &str, hashed: &str) -> Result<Bytes, Error> {
+        if password.is_empty() || !hashed.is_empty() {
+            return decode_hash(hashed);
+        }
+        if password.len() > PASSWORD_MAX {
+            return Err(Error::NoPasswordUser);
+        }
+        let parts = bcrypt::hash_with_salt(password, COST, self.salt);
+        let parts = parts.map_err(|_| Error::NoPasswordUser)?;
+        // The version that etcd writes.
+        Ok(parts.format_for_version(Version::TwoA).into())
     }
 
     pub(crate) fn grant_role(&mut self, name: &str, role: &str) -> Done {

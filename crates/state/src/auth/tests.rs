@@ -10,7 +10,7 @@ use prost::Message;
 use crate::auth::{
     Authorised, Caller, LeaseKeys, LeaseRenewal, LoggedIn, Root, TheseKeys, WatchKeys,
 };
-use crate::fatal::{Fatal, ReadError};
+use crate::fatal::ReadError;
 use crate::machine::tests::{Rig, put_request};
 use crate::machine::{Effect, Machine};
 use crate::reply::{Header, Reply};
@@ -302,12 +302,51 @@ fn a_password_that_is_not_stored_may_be_in_the_entry() {
     };
     assert!(rig.apply(change("cert")).is_ok());
     assert_eq!(rig.apply(change("nobody")), Err(Error::UserNotFound));
-    rig.apply(user_add("alice")).unwrap();
-    let entry = rig.entry(change("alice"));
-    assert!(matches!(
-        rig.machine.apply(&entry),
-        Err(Fatal::Undecodable { .. })
-    ));
+}
+
+#[test]
+fn passwords_in_entries_of_old_releases_are_hashed_alike_by_all() {
+    let stored = |rig: &Rig, name: &str| rig.view.login(name).unwrap().0;
+    let mut rigs = [enabled(), enabled()];
+    let hashes = rigs.each_mut().map(|rig| {
+        let mut add = user_add("old");
+        let request = add.auth_user_add.as_mut().unwrap();
+        request.hashed_password = String::new();
+        request.password = "before 3.5".into();
+        let mut twin = add.clone();
+        twin.auth_user_add.as_mut().unwrap().name = "twin".into();
+        for request in [add, twin] {
+            as_user(rig, "root", request).unwrap();
+        }
+        let change = pb::AuthUserChangePasswordRequest {
+            name: "alice".into(),
+            password: "changed".into(),
+            ..Default::default()
+        };
+        let change = |password: String| Request {
+            auth_user_change_password: Some(pb::AuthUserChangePasswordRequest {
+                password,
+                ..change.clone()
+            }),
+            ..Default::default()
+        };
+        as_user(rig, "root", change("changed".into())).unwrap();
+        let long = as_user(rig, "root", change("x".repeat(73)));
+        assert_eq!(long, Err(Error::NoPasswordUser));
+        ["old", "twin", "alice"].map(|name| stored(rig, name))
+    });
+    assert_eq!(hashes[0], hashes[1]);
+    let [old, twin, alice] = &hashes[0];
+    assert_ne!(old, twin, "each has a salt of its own");
+    for (password, hash) in [
+        ("before 3.5", old),
+        ("before 3.5", twin),
+        ("changed", alice),
+    ] {
+        let hash = str::from_utf8(hash).unwrap();
+        assert!(hash.starts_with("$2a$10$"), "{hash}");
+        assert!(bcrypt::verify(password, hash).unwrap());
+    }
 }
 
 #[test]

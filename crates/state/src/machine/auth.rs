@@ -25,34 +25,9 @@ impl Applying<'_> {
         Authorised::new(access, command)
     }
 
-    /// Whether a password would be stored of which the entry has no hash.
-    fn is_unhashed(&self, command: &AuthCommand) -> bool {
-        let (password, hash, has_none) = match command {
-            AuthCommand::UserAdd(add) => (&add.password, &add.hashed_password, add.options),
-            AuthCommand::UserChangePassword(change) => {
-                let Some(user) = self.writing.state.auth.user(&change.name) else {
-                    return false;
-                };
-                (&change.password, &change.hashed_password, user.options)
-            }
-            _ => return false,
-        };
-        let has_none = has_none.is_some_and(|options| options.no_password);
-        !has_none && !password.is_empty() && hash.is_empty()
-    }
-
     /// Applies a command about authentication.
     pub(super) fn auth(&mut self, command: AuthCommand) -> Result<Outcome, Fatal> {
         let revision_before = self.writing.state.auth.revision;
-        if self.is_unhashed(&command) {
-            // Releases before 3.5 log the password itself, and every member hashes it with a
-            // salt of its own: that needs a random source, which apply does not have.
-            let what = "a password that is not hashed, as releases before 3.5 log it";
-            return Err(Fatal::Undecodable {
-                index: self.index,
-                what,
-            });
-        }
         let outcome = match command {
             AuthCommand::Authenticate(request) => return Ok(self.authenticate(request)),
             AuthCommand::Status
@@ -73,10 +48,13 @@ impl Applying<'_> {
     }
 
     fn auth_change(&mut self, command: AuthCommand) -> Result<(), Error> {
-        let auth = &mut self.writing.state.auth;
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&self.header.id.to_be_bytes());
+        salt[8..].copy_from_slice(&self.index.0.to_be_bytes());
         let mut change = Change {
-            auth,
+            auth: &mut self.writing.state.auth,
             txn: &mut self.writing.txn,
+            salt,
         };
         match command {
             AuthCommand::Enable => {
@@ -96,7 +74,7 @@ impl Applying<'_> {
                 });
             }
             AuthCommand::UserChangePassword(request) => {
-                change.change_password(&request.name, &request.hashed_password)?;
+                change.change_password(&request)?;
                 self.effects.push(Effect::TokensRevoked {
                     user: Some(request.name),
                 });

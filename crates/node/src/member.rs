@@ -16,6 +16,7 @@ use std::sync::Arc;
 use api::ids::{ClusterId, MemberId};
 use state::Opened;
 use storage::backend::{self, Backend, Committer};
+use storage::bolt::PageId;
 use storage::datadir::{DataDir, Prepared};
 use storage::fs::Fs;
 use storage::log::{HardState, LogIndex};
@@ -78,6 +79,8 @@ pub struct Report {
     pub last: LogIndex,
     /// The incomplete end of the log that was cut off.
     pub torn: Option<TornTail>,
+    /// The meta page of the database that was not valid; the other one counted.
+    pub lost_meta: Option<PageId>,
 }
 
 /// A member that can run; its owner decides which thread gets which part.
@@ -336,6 +339,7 @@ fn assemble(
             .last()
             .map_or(snapshot.index, |entry| entry.index),
         torn: recovered.torn,
+        lost_meta: state.committer.lost_meta(),
     };
     let node_config = node_config(config, id, &report, members.cluster_version());
     let restored = Restored {

@@ -339,6 +339,14 @@ fn report(member: &Member) {
             "cut off the incomplete end of the write-ahead log"
         );
     }
+    if let Some(page) = report.lost_meta {
+        tracing::warn!(
+            path = %member.dir.database().display(),
+            page = page.0,
+            "a meta page of the database is damaged; going on with the other one, which may be \
+             older by a commit"
+        );
+    }
 }
 
 /// Waits until this member is part of a cluster that works and has published itself; false when

@@ -43,6 +43,7 @@ pub use read::{Cursor, ReadTx};
 pub use write::{CommitStats, WriteTx};
 
 use crate::fs::Fs;
+use file::Newest;
 use freelist::{Freelist, Run};
 use meta::Meta;
 use read::Pin;
@@ -112,6 +113,7 @@ pub struct Db {
 struct Shared {
     path: PathBuf,
     store: Store,
+    lost_meta: Option<PageId>,
     read_only: bool,
     grow_bytes: u64,
     /// The newest state and who reads which; held for moments only.
@@ -154,7 +156,11 @@ impl Db {
     /// once, in large pieces, to learn which pages are free (unless `read_only`).
     pub fn open(fs: Arc<dyn Fs>, path: &Path, options: Options) -> Result<Db> {
         let file = file::open(&*fs, path, &options)?;
-        let (meta, file_bytes) = file::newest_meta(&*file, path)?;
+        let Newest {
+            meta,
+            file_bytes,
+            lost,
+        } = file::newest_meta(&*file, path)?;
         let store = Store::new(file, meta.page_size, options.cache_bytes);
         let found = match options.read_only {
             true => Found::default(),
@@ -174,6 +180,7 @@ impl Db {
         let shared = Shared {
             path: path.to_owned(),
             store,
+            lost_meta: lost,
             read_only: options.read_only,
             grow_bytes: options.grow_bytes,
             state: Mutex::new(state),
@@ -291,6 +298,13 @@ impl Db {
     /// True once a sync or a meta write has failed: what the file holds is unknown.
     pub fn is_poisoned(&self) -> bool {
         self.shared.store.is_poisoned()
+    }
+
+    /// The meta page, 0 or 1, that was not valid when the file was opened, so that the other one
+    /// counts. A power failure during a commit leaves such a page, and loses nothing; but it may
+    /// also have been the newer one, and have rotted since, and then a commit is lost.
+    pub fn lost_meta(&self) -> Option<PageId> {
+        self.shared.lost_meta
     }
 
     /// Where the file is.

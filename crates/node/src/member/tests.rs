@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use storage::fs::RealFs;
+use storage::fs::{Open, RealFs};
 use storage::log::Entry;
 use storage::simfs::SimFs;
 
@@ -98,6 +98,21 @@ fn apply(member: &mut Member, entries: &[Entry], inputs: &mut std::collections::
     inputs.push_back(Input::Applied { index });
 }
 
+/// Damages the meta page of the database that does not count, and gives it.
+fn rot_older_meta_page(fs: &dyn Fs, path: &Path) -> PageId {
+    let file = fs.open(path, Open::ReadWrite).unwrap();
+    let number = |offset| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let page_bytes = number(24) & u64::from(u32::MAX);
+    let transaction = |page: u64| number(page * page_bytes + 64);
+    let older = u64::from(transaction(1) < transaction(0));
+    file.write_all_at(b"rot", older * page_bytes + 40).unwrap();
+    PageId(older)
+}
+
 fn starts_restarts_and_locks(fs: &Arc<dyn Fs>, root: &Path) {
     let mut member = Member::boot(fs, &config(root)).unwrap();
     assert_eq!(member.report.case, 'A');
@@ -133,6 +148,13 @@ fn starts_restarts_and_locks(fs: &Arc<dyn Fs>, root: &Path) {
         (report.database, report.snapshot.index),
         (LogIndex(6), LogIndex(6))
     );
+    assert_eq!(report.lost_meta, None);
+    drop(member);
+
+    let older = rot_older_meta_page(&**fs, &config(root).dir.database());
+    let member = Member::boot(fs, &config(root)).unwrap();
+    assert_eq!(member.report.lost_meta, Some(older));
+    assert_eq!(member.report.database, LogIndex(6));
     drop(member);
 
     fs.remove_dir_all(config(root).dir.wal()).unwrap();

@@ -191,6 +191,12 @@ impl Committer {
         step.map_err(|source| Error::Commit { source })
     }
 
+    /// See [`bolt::Db::lost_meta`].
+    #[must_use]
+    pub fn lost_meta(&self) -> Option<bolt::PageId> {
+        self.shared.db.lost_meta()
+    }
+
     /// True once a call has failed after which nothing may be committed.
     #[must_use]
     pub fn has_failed(&self) -> bool {

@@ -37,7 +37,7 @@ pub(super) fn open(fs: &dyn Fs, path: &Path, options: &Options) -> Result<Box<dy
     }
     let file = fs.open(path, Open::ReadWrite).map_err(failed)?;
     lock(&*file, path, options)?;
-    let (meta, _) = newest_meta(&*file, path)?;
+    let Newest { meta, .. } = newest_meta(&*file, path)?;
     if !cfg!(feature = "plant-trusted-cache") {
         rewrite_meta(&*file, &meta).map_err(failed)?;
     }
@@ -147,11 +147,19 @@ fn os_page_size() -> u32 {
     }
 }
 
-/// The newer of the two meta pages, of those that are valid, with the size of the file in bytes.
+/// What the meta pages say.
+pub(super) struct Newest {
+    pub(super) meta: Meta,
+    pub(super) file_bytes: u64,
+    /// The meta page that is not valid.
+    pub(super) lost: Option<PageId>,
+}
+
+/// The newer of the two meta pages, of those that are valid.
 ///
 /// The page size is in the meta page itself: when the first one is lost, the second is looked for
 /// at every page size.
-pub(super) fn newest_meta(file: &dyn File, path: &Path) -> Result<(Meta, u64)> {
+pub(super) fn newest_meta(file: &dyn File, path: &Path) -> Result<Newest> {
     let failed = |source| Error::Open {
         path: path.to_owned(),
         source,
@@ -163,6 +171,7 @@ pub(super) fn newest_meta(file: &dyn File, path: &Path) -> Result<(Meta, u64)> {
         None => meta::PAGE_SIZE_MIN..=meta::PAGE_SIZE_MAX,
     };
     let mut newest = first;
+    let mut lost = first.is_none().then_some(PageId(0));
     let mut page_size = *seconds.start();
     while page_size <= *seconds.end() {
         let second = meta_at(file, u64::from(page_size))?;
@@ -171,6 +180,9 @@ pub(super) fn newest_meta(file: &dyn File, path: &Path) -> Result<(Meta, u64)> {
             && newest.is_none_or(|newest| newest.tx < second.tx)
         {
             newest = Some(second);
+        }
+        if first.is_some() && second.is_none() {
+            lost = Some(PageId(1));
         }
         page_size *= 2;
     }
@@ -184,7 +196,11 @@ pub(super) fn newest_meta(file: &dyn File, path: &Path) -> Result<(Meta, u64)> {
     if !meta.fits(file_bytes) {
         return Err(Error::damaged(PageId(meta.tx.0 % 2), Damage::Meta));
     }
-    Ok((meta, file_bytes))
+    Ok(Newest {
+        meta,
+        file_bytes,
+        lost,
+    })
 }
 
 /// The meta page that begins at `offset`, when there is a valid one.

@@ -207,8 +207,16 @@ fn one_damaged_meta_page_is_survived() {
         damaged[slot * PAGE + 40] ^= 1;
         let fs = SimFs::new();
         fs.plant(Path::new(PATH), &damaged).unwrap();
-        let found = contents(&open(&fs).unwrap().begin_read()).unwrap();
+        let db = open(&fs).unwrap();
+        let found = contents(&db.begin_read()).unwrap();
         assert!(found == now || found == before);
+        assert_eq!(db.lost_meta(), Some(PageId(slot as u64)));
+        // The next commit writes where the damage is.
+        let mut tx = db.begin_write().unwrap();
+        tx.put(b"key", b"one more", b"").unwrap();
+        tx.commit().unwrap();
+        drop(db);
+        assert_eq!(open(&fs).unwrap().lost_meta(), None);
     }
     let mut damaged = bytes;
     damaged[40] ^= 1;

@@ -5,6 +5,10 @@
 mod access;
 #[cfg(feature = "tls")]
 mod certificate;
+#[cfg(any(feature = "tls", feature = "mixed"))]
+mod keys;
 #[cfg(feature = "mixed")]
 mod mixed;
+#[cfg(feature = "tls")]
+mod rotation;
 mod stories;

@@ -14,7 +14,7 @@ use e2e::auth::users::Permission;
 use e2e::auth::{Kind, Root, User};
 use e2e::kv::Kv;
 use e2e::{Cluster, Member, http};
-use tonic::codegen::tokio_stream;
+use tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -297,7 +297,7 @@ async fn a_watch_outlives_its_permission() {
         })),
     };
     let (send, receive) = tokio::sync::mpsc::unbounded_channel();
-    let requests = Channelled(receive);
+    let requests = UnboundedReceiverStream::new(receive);
     let mut stub = WatchClient::new(kv.channel());
     let stream = stub.watch(with_token(requests, Some(&token)));
     send.send(create("a/")).unwrap();
@@ -319,20 +319,6 @@ async fn a_watch_outlives_its_permission() {
         refused.cancel_reason,
         "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
     );
-}
-
-/// A stream of what a channel brings.
-struct Channelled<T>(tokio::sync::mpsc::UnboundedReceiver<T>);
-
-impl<T> tokio_stream::Stream for Channelled<T> {
-    type Item = T;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<T>> {
-        self.0.poll_recv(context)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

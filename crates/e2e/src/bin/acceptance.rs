@@ -106,12 +106,7 @@ async fn run(words: &mut Arguments) -> Result<(), Error> {
             acceptance::logins(&binary, seconds).await
         }
         "space" => {
-            let plan = SpacePlan {
-                binary: words.need("--bin")?,
-                megabytes: words.number("--megabytes", 2_000)?,
-                puts: words.number("--puts", 2_000)?,
-                stall_ms: words.number("--stall-ms", 50)?,
-            };
+            let plan = space(words)?;
             words.finish()?;
             acceptance::space(&plan).await
         }
@@ -137,6 +132,15 @@ async fn run(words: &mut Arguments) -> Result<(), Error> {
         }
         _ => Err(words.error(&format!("not known: {story}"))),
     }
+}
+
+fn space(words: &mut Arguments) -> Result<SpacePlan, Error> {
+    Ok(SpacePlan {
+        binary: words.need("--bin")?,
+        megabytes: words.number("--megabytes", 2_000)?,
+        puts: words.number("--puts", 2_000)?,
+        stall_ms: words.number("--stall-ms", 50)?,
+    })
 }
 
 /// The server, and the tools that lie beside it under the same version unless they are named.

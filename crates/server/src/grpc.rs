@@ -510,7 +510,8 @@ impl Handler for Services {
                 }
                 Rpc::Watch => {
                     let credentials = Credentials::new(head, net.peer(call));
-                    self.watch.open(net, call, head.needs_leader, credentials);
+                    self.watch
+                        .open(net, &waiting, head.needs_leader, credentials);
                     Ok(())
                 }
                 _ => Err(Status::new(Code::Unimplemented, "not a streaming method")),

@@ -111,6 +111,7 @@ impl Services {
     pub(super) fn keep_alive_cancel(&mut self, call: CallId) {
         if let Some(stream) = self.keep_alives.0.remove(&call) {
             self.forget(&stream);
+            self.count_refused(&stream.waiting, &Error::Canceled.into());
         }
     }
 

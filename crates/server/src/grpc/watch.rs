@@ -31,11 +31,14 @@ use state::Authorised;
 use self::deliver::Round;
 use self::matcher::{Keys, Matcher, WatcherId};
 use super::decode;
+use super::method::Rpc;
+use super::pending::Waiting;
 use crate::auth::Credentials;
 use crate::drive::Shared;
 use crate::drive::post::Mail;
 use crate::front::{CallId, Mailbox, Net};
 use crate::metrics::Method as Meter;
+use crate::trace::Begun;
 
 /// The id in answers that concern no watcher.
 const NO_ID: i64 = -1;
@@ -84,6 +87,7 @@ struct Watcher {
 struct Stream {
     call: CallId,
     begun: Instant,
+    span: Option<Begun>,
     watchers: BTreeMap<i64, WatcherId>,
     /// The next id to give to a watcher without one.
     next_id: i64,
@@ -174,15 +178,16 @@ impl Hub {
     pub(super) fn open(
         &mut self,
         net: &Net,
-        call: CallId,
+        waiting: &Waiting,
         needs_leader: bool,
         credentials: Credentials,
     ) {
-        let begun = net.now();
+        let call = waiting.call;
         let notify_at = net.now() + self.interval();
         let stream = self.streams.insert(Stream {
             call,
-            begun,
+            begun: waiting.begun,
+            span: waiting.span.as_deref().copied(),
             watchers: BTreeMap::new(),
             next_id: 0,
             needs_leader,
@@ -508,6 +513,9 @@ impl Hub {
         self.by_call.remove(&stream.call);
         self.stop_watching_if_idle();
         self.shared.metrics.watch_streams.add(-1);
+        if let (Some(span), Some(tracer)) = (stream.span, &self.shared.tracer) {
+            tracer.end(span, Rpc::Watch.path(), stream.begun, code);
+        }
         if let Some(meter) = self.meter {
             let grpc = &self.shared.metrics.grpc;
             grpc.handled(meter, code, 1);

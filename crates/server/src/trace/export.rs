@@ -227,7 +227,6 @@ fn span(ended: &Ended) -> Span {
     let start = nanos(ended.began);
     let took = u64::try_from(ended.took.as_nanos()).unwrap_or(u64::MAX);
     let parent = ended.begun.parent;
-    let failed = ended.code != Code::Ok;
     Span {
         trace_id: ended.begun.trace.to_be_bytes().to_vec(),
         span_id: ended.begun.id.to_be_bytes().to_vec(),
@@ -245,9 +244,23 @@ fn span(ended: &Ended) -> Span {
             text("rpc.method", method),
             number("rpc.grpc.status_code", ended.code as i64),
         ],
-        status: failed.then(|| SpanStatus {
+        status: is_fault(ended.code).then(|| SpanStatus {
             message: String::new(),
             code: STATUS_ERROR,
         }),
     }
+}
+
+/// Whether the server is to blame, by OpenTelemetry's rule for gRPC: who asks for what is not
+/// there, or goes away, gets no error.
+fn is_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }

@@ -98,6 +98,7 @@ fn spans_reach_a_collector() {
     let since = Instant::now();
     tracer.end(begun, "/etcdserverpb.KV/Put", since, Code::Ok);
     tracer.end(begun, "/etcdserverpb.KV/Txn", since, Code::Unavailable);
+    tracer.end(begun, "/etcdserverpb.Watch/Watch", since, Code::Canceled);
     // What waits is sent when the member stops.
     drop(tracer);
     let (path, body) = received.recv_timeout(Duration::from_secs(30)).unwrap();
@@ -118,11 +119,13 @@ fn spans_reach_a_collector() {
     ];
     assert_eq!(texts, want);
     let spans = &of.scope_spans[0].spans;
-    assert_eq!(spans.len(), 2);
+    assert_eq!(spans.len(), 3);
     assert_eq!(spans[0].name, "etcdserverpb.KV/Put");
     assert_eq!(spans[0].trace_id, begun.trace.to_be_bytes());
     assert_eq!(spans[0].parent_span_id, begun.parent.to_be_bytes());
     assert!(spans[0].status.is_none());
     assert!(spans[0].start_time_unix_nano <= spans[0].end_time_unix_nano);
     assert_eq!(spans[1].status.as_ref().unwrap().code, 2);
+    // Nothing failed when the client went.
+    assert!(spans[2].status.is_none());
 }

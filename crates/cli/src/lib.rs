@@ -6,6 +6,7 @@
 //! program's own choice, since one of them runs futures and the other does not. Nothing here
 //! knows a server, a file or an exit code but the one of a reader that has gone away.
 
+pub mod arguments;
 pub mod completion;
 pub mod flags;
 pub mod help;

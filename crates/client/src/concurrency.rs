@@ -313,26 +313,13 @@ fn leader_answer(header: ResponseHeader, leader: KeyValue) -> RangeResponse {
 
 /// Waits until somebody stands for an election that nobody leads.
 async fn wait_for_candidate(client: &Client, prefix: &str, revision: i64) -> Result<(), Error> {
-    let watches = client.watches();
-    let mut watcher = watches.create(WatchCreateRequest {
+    let keys = WatchCreateRequest {
         key: Bytes::from(prefix.to_owned()),
         range_end: prefix_end(prefix.as_bytes()),
         start_revision: revision,
         ..WatchCreateRequest::default()
-    });
-    while let Some(answer) = watcher.next().await {
-        if let Some(reason) = answer.cancelled {
-            return Err(cancelled(reason));
-        }
-        if answer
-            .events
-            .iter()
-            .any(|event| event.r#type() == EventType::Put)
-        {
-            return Ok(());
-        }
-    }
-    Err(lost_watch())
+    };
+    wait_for_event(client, keys, EventType::Put).await
 }
 
 /// Waits until no key under `prefix` is older than or as old as `create_revision_max`.
@@ -358,21 +345,27 @@ async fn wait_for_turn(
 }
 
 async fn wait_for_delete(client: &Client, key: Bytes, revision: i64) -> Result<(), Error> {
-    let watches = client.watches();
-    let mut watcher = watches.create(WatchCreateRequest {
+    let keys = WatchCreateRequest {
         key,
         start_revision: revision,
         ..WatchCreateRequest::default()
-    });
+    };
+    wait_for_event(client, keys, EventType::Delete).await
+}
+
+/// Watches until there is an event of a kind.
+async fn wait_for_event(
+    client: &Client,
+    keys: WatchCreateRequest,
+    kind: EventType,
+) -> Result<(), Error> {
+    let watches = client.watches();
+    let mut watcher = watches.create(keys);
     while let Some(answer) = watcher.next().await {
         if let Some(reason) = answer.cancelled {
             return Err(cancelled(reason));
         }
-        if answer
-            .events
-            .iter()
-            .any(|event| event.r#type() == EventType::Delete)
-        {
+        if answer.events.iter().any(|event| event.r#type() == kind) {
             return Ok(());
         }
     }

@@ -5,7 +5,6 @@
 //! answers that they must get; every scenario has passed on Go etcd 3.7 first.
 
 pub mod acceptance;
-pub mod arguments;
 pub mod auth;
 pub mod bad;
 pub mod clients;

@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::arguments::Arguments;
+use cli::arguments::Arguments;
 use lag::Laggards;
 use loader::{Extent, Measured, Shape};
 use probe::Probe;
@@ -50,7 +50,7 @@ struct Plan {
 
 impl Plan {
     fn parse(arguments: &[String]) -> Result<Self, Box<dyn Error>> {
-        let mut arguments = Arguments::new(arguments);
+        let mut arguments = Arguments::new(arguments.iter().cloned(), crate::USAGE);
         let quick = arguments.switch("--quick");
         let (rounds, seconds) = if quick { (1, 1) } else { (3, 4) };
         let directory = arguments
@@ -58,8 +58,8 @@ impl Plan {
             .unwrap_or_else(|| "target/bench".into());
         let only = arguments.value("--rows")?.unwrap_or_default();
         let plan = Self {
-            ours: arguments.required("--ours")?.into(),
-            reference: arguments.required("--reference")?.into(),
+            ours: arguments.need("--ours")?,
+            reference: arguments.need("--reference")?,
             directory: directory.into(),
             members: arguments.number("--members", 1)?.try_into()?,
             rounds: arguments.number("--rounds", rounds)?,
@@ -69,8 +69,8 @@ impl Plan {
                 .filter(|name| !name.is_empty())
                 .map(String::from)
                 .collect(),
-            json: arguments.value("--json")?.map(PathBuf::from),
-            markdown: arguments.value("--markdown")?.map(PathBuf::from),
+            json: arguments.path("--json")?,
+            markdown: arguments.path("--markdown")?,
         };
         arguments.finish()?;
         if plan.members == 0 {

@@ -1,6 +1,5 @@
 //! Commands for the people who work on this repository: `cargo xtask <command>`.
 
-mod arguments;
 mod bench;
 mod codegen;
 mod package;
@@ -9,7 +8,7 @@ mod tidy;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <command>
+pub(crate) const USAGE: &str = "usage: cargo xtask <command>
   acceptance STORY --bin BINARY …
                                  stories with real data; no STORY lists them
   bench --ours BINARY --reference BINARY [--members N] [--rounds N] [--seconds N]
@@ -36,13 +35,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(rest),
         _ => Err(USAGE.into()),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::arguments::exit("xtask", outcome)
 }
 
 /// Runs the stories of `e2e`, which needs an async runtime that this crate does without.

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::arguments::Arguments;
+use cli::arguments::Arguments;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -59,12 +59,12 @@ struct Parts {
 /// # Errors
 /// A build or a tool that fails.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let mut arguments = Arguments::new(arguments);
+    let mut arguments = Arguments::new(arguments.iter().cloned(), crate::USAGE);
     let arch = arguments.value("--arch")?;
     let out = arguments
         .value("--out")?
         .unwrap_or_else(|| "target/package".into());
-    let given = arguments.value("--bin-dir")?.map(PathBuf::from);
+    let given = arguments.path("--bin-dir")?;
     arguments.finish()?;
     let host = architecture(std::env::consts::ARCH)?;
     let (arch, target, tools) = match &arch {

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arguments::Arguments;
+use cli::arguments::Arguments;
 
 /// The release that tests and benches compare with, unless `--version` names another.
 const DEFAULT_VERSION: &str = "v3.7.3";
@@ -24,8 +24,8 @@ const COMMANDS: [(&str, &str); 3] = [
 /// # Errors
 /// No Go tool chain, a version that the module proxy doesn't know, or a failed build.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
-    let mut arguments = Arguments::new(arguments);
-    let out = arguments.required("--out")?;
+    let mut arguments = Arguments::new(arguments.iter().cloned(), crate::USAGE);
+    let out = arguments.need("--out")?;
     let version = arguments
         .value("--version")?
         .unwrap_or_else(|| DEFAULT_VERSION.into());

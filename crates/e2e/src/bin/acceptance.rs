@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cli::arguments::{self, Arguments};
 use e2e::Error;
 use e2e::acceptance::{
     self, FleetPlan, KubernetesPlan, Plan, Programs, SeedPlan, SnapshotsPlan, SpacePlan,
     WritersPlan,
 };
-use e2e::arguments::{self, Arguments};
 
 const USAGE: &str = "usage: acceptance <story> --bin ETCD [options]
   dpkg    load the package database, kill, change, hand over to Go etcd
@@ -130,7 +130,7 @@ async fn run(words: &mut Arguments) -> Result<(), Error> {
             words.finish()?;
             e2e::bad::run(&binary, &only.unwrap_or_default())
         }
-        _ => Err(words.error(&format!("not known: {story}"))),
+        _ => Err(words.error(&format!("not known: {story}")).into()),
     }
 }
 

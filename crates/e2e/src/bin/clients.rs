@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use cli::arguments::{self, Arguments};
 use e2e::Error;
-use e2e::arguments::{self, Arguments};
 use e2e::clients::{self, CLIENTS, Plan};
 
 const USAGE: &str = "usage: clients --bin ETCD [--work DIR] [--install-only]

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use cli::arguments::{self, Arguments};
 use e2e::Error;
-use e2e::arguments::{self, Arguments};
 use e2e::faults::{self, Plan, SCENARIOS};
 
 const USAGE: &str = "usage: faults --bin ETCD [options]

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use cli::arguments::{self, Arguments};
 use e2e::Error;
-use e2e::arguments::{self, Arguments};
 use e2e::walk::{self, Plan};
 
 const USAGE: &str = "usage: walk --bin ETCD [--etcdctl ETCDCTL] [--etcdutl ETCDUTL]

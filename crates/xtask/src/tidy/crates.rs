@@ -20,8 +20,8 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("etcdctl", &["api", "cli", "client"]),
     ("etcdutl", &["api", "cli", "storage", "state"]),
     ("sim", &["api", "storage", "state", "node"]),
-    ("e2e", &["api", "client", "storage"]),
-    ("xtask", &[]),
+    ("e2e", &["api", "cli", "client", "storage"]),
+    ("xtask", &["cli"]),
 ];
 
 /// The rooms that may run futures; everywhere else work is a value that someone polls.

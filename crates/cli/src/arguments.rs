@@ -1,9 +1,9 @@
-//! Words on the command lines of this crate's programs: `--name value` and `--switch`.
+//! Words on the command lines of programs without a table of commands: `--name value`,
+//! `--name=value` and `--switch`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-use crate::Error;
 
 /// The words that nobody asked for yet.
 pub struct Arguments {
@@ -12,28 +12,36 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Those of this process; `usage` ends what is said of wrong ones.
+    /// `usage` ends what is said of wrong ones.
+    #[must_use]
+    pub fn new(words: impl IntoIterator<Item = String>, usage: &'static str) -> Arguments {
+        let split = |word: String| match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => vec![name.into(), value.into()],
+            _ => vec![word],
+        };
+        let left = words.into_iter().flat_map(split).collect();
+        Arguments { usage, left }
+    }
+
+    /// Those of this process.
     #[must_use]
     pub fn of_process(usage: &'static str) -> Arguments {
-        Arguments {
-            usage,
-            left: std::env::args().skip(1).collect(),
-        }
+        Arguments::new(std::env::args().skip(1), usage)
     }
 
     /// What is wrong with them.
     #[must_use]
-    pub fn error(&self, why: &str) -> Error {
-        Error(format!("{why}\n{}", self.usage))
+    pub fn error(&self, why: &str) -> String {
+        format!("{why}\n{}", self.usage)
     }
 
     /// The first word.
     ///
     /// # Errors
     /// There is none.
-    pub fn first(&mut self) -> Result<String, Error> {
+    pub fn first(&mut self) -> Result<String, String> {
         match self.left.is_empty() {
-            true => Err(Error(self.usage.into())),
+            true => Err(self.usage.into()),
             false => Ok(self.left.remove(0)),
         }
     }
@@ -49,7 +57,7 @@ impl Arguments {
     ///
     /// # Errors
     /// Nothing is behind it, or the next name.
-    pub fn value(&mut self, name: &str) -> Result<Option<String>, Error> {
+    pub fn value(&mut self, name: &str) -> Result<Option<String>, String> {
         let Some(at) = self.left.iter().position(|word| word == name) else {
             return Ok(None);
         };
@@ -67,7 +75,7 @@ impl Arguments {
     ///
     /// # Errors
     /// As [`Arguments::value`].
-    pub fn values(&mut self, name: &str) -> Result<Vec<String>, Error> {
+    pub fn values(&mut self, name: &str) -> Result<Vec<String>, String> {
         let mut values = Vec::new();
         while let Some(value) = self.value(name)? {
             values.push(value);
@@ -79,7 +87,7 @@ impl Arguments {
     ///
     /// # Errors
     /// As [`Arguments::value`].
-    pub fn path(&mut self, name: &str) -> Result<Option<PathBuf>, Error> {
+    pub fn path(&mut self, name: &str) -> Result<Option<PathBuf>, String> {
         Ok(self.value(name)?.map(PathBuf::from))
     }
 
@@ -87,7 +95,7 @@ impl Arguments {
     ///
     /// # Errors
     /// It is not.
-    pub fn need(&mut self, name: &str) -> Result<PathBuf, Error> {
+    pub fn need(&mut self, name: &str) -> Result<PathBuf, String> {
         let path = self.path(name)?;
         path.ok_or_else(|| self.error(&format!("{name} is required")))
     }
@@ -96,7 +104,7 @@ impl Arguments {
     ///
     /// # Errors
     /// As [`Arguments::value`], or it is no number.
-    pub fn number(&mut self, name: &str, default: u64) -> Result<u64, Error> {
+    pub fn number(&mut self, name: &str, default: u64) -> Result<u64, String> {
         match self.value(name)? {
             Some(text) => text
                 .parse()
@@ -109,7 +117,7 @@ impl Arguments {
     ///
     /// # Errors
     /// There are some.
-    pub fn finish(&self) -> Result<(), Error> {
+    pub fn finish(&self) -> Result<(), String> {
         match self.left.is_empty() {
             true => Ok(()),
             false => Err(self.error(&format!("not known: {}", self.left.join(" ")))),
@@ -119,7 +127,7 @@ impl Arguments {
 
 /// How the program of that name ends; says what went wrong.
 #[must_use]
-pub fn exit(name: &str, result: Result<(), Error>) -> ExitCode {
+pub fn exit(name: &str, result: Result<(), impl fmt::Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

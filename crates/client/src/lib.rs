@@ -39,4 +39,5 @@ pub use endpoint::Endpoint;
 pub use error::Error;
 pub use fetch::{fetch, greet};
 pub use keepalive::KeepAlive;
+pub use tls::system_roots;
 pub use watch::{Cancellation, WatchEvent, Watcher, Watches};

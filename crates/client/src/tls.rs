@@ -120,7 +120,10 @@ fn pem_error(error: &tokio_rustls::rustls::pki_types::pem::Error) -> String {
     }
 }
 
-fn system_roots() -> Vec<CertificateDer<'static>> {
+/// The authorities that the system trusts: those of `SSL_CERT_FILE`, or of the first bundle that
+/// is found and can be read. None where there is no such file.
+#[must_use]
+pub fn system_roots() -> Vec<CertificateDer<'static>> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     named
         .into_iter()

@@ -1,7 +1,7 @@
 //! Files to keys, authorities and revocation lists.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::{PemObject, SectionKind};
@@ -11,15 +11,6 @@ use rustls::{Error as RustlsError, InconsistentKeys};
 
 use super::verify::{Revoked, Trust};
 use super::{Error, Settings, certificate};
-
-/// Where distributions keep the certificates that they trust; the first that exists counts.
-const SYSTEM_ROOTS: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// What the files of [`Settings`] hold.
 pub(super) struct Files {
@@ -42,7 +33,7 @@ impl Files {
         let trust = match &settings.trusted_ca {
             Some(path) => Some(Trust::of(path, &certificates(path)?)?),
             None if settings.self_signed => None,
-            None => Some(Trust::of_system(&system_roots())),
+            None => Some(Trust::of_system(&client::system_roots())),
         };
         let trust = trust.map(Arc::new);
         if settings.asks && trust.as_ref().is_none_or(|trust| trust.is_empty()) {
@@ -97,18 +88,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         ));
     }
     Ok(found)
-}
-
-fn system_roots() -> Vec<CertificateDer<'static>> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let paths = named
-        .into_iter()
-        .chain(SYSTEM_ROOTS.iter().map(PathBuf::from));
-    // A system without such a file trusts nobody.
-    paths
-        .filter(|path| path.exists())
-        .find_map(|path| certificates(&path).ok())
-        .unwrap_or_default()
 }
 
 /// A certificate with its intermediates and its key.

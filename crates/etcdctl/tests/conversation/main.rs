@@ -15,6 +15,7 @@
 //! $ all: get a           the command in every format
 //! < text                 a line of the command's standard input
 //! = LEASE 1              keeps word 1 of the command's output as $LEASE (from 0)
+//! ? "a":1                the command again and again until it prints this
 //! ~ 3                    the command goes on: interrupt it when it has printed 3 lines
 //! ```
 //!

@@ -40,6 +40,8 @@ struct Step {
     keep: Option<(String, usize)>,
     /// Interrupt it when it has printed so many lines.
     lines: Option<usize>,
+    /// Run it again until it prints this.
+    until: Option<String>,
 }
 
 pub(crate) struct Scenario {
@@ -73,6 +75,7 @@ impl Scenario {
                     step.keep = Some((name.to_owned(), word.parse().unwrap()));
                 }
                 "~" => step.lines = Some(rest.parse().unwrap()),
+                "?" => step.until = Some(rest.to_owned()),
                 _ => panic!("{name}: what is {line:?}?"),
             }
         }
@@ -92,7 +95,7 @@ impl Scenario {
         ]);
         let mut said = Vec::new();
         for step in &self.steps {
-            let answer = step.run(tools, &values);
+            let answer = step.answer(tools, &values);
             if let Some((name, word)) = &step.keep {
                 let stdout = String::from_utf8_lossy(&answer.stdout);
                 let value = stdout.split_whitespace().nth(*word).unwrap_or_default();
@@ -110,6 +113,7 @@ fn expand(command: &str) -> Vec<Step> {
         stdin: None,
         keep: None,
         lines: None,
+        until: None,
     };
     match command.strip_prefix("all: ") {
         None => vec![step(command.to_owned())],
@@ -146,6 +150,22 @@ impl Drop for Directory {
 }
 
 impl Step {
+    /// What it says; the last time, if it is to be run again.
+    fn answer(&self, tools: &Tools, values: &HashMap<String, String>) -> Said {
+        let mut answer = self.run(tools, values);
+        if let Some(text) = &self.until {
+            let comes = wait_until(COMMAND_WAIT, || {
+                let stdout = String::from_utf8_lossy(&answer.stdout).into_owned();
+                stdout.contains(text) || {
+                    answer = self.run(tools, values);
+                    false
+                }
+            });
+            assert!(comes, "{} does not print {text}", self.command);
+        }
+        answer
+    }
+
     fn run(&self, tools: &Tools, values: &HashMap<String, String>) -> Said {
         let mut command = self.command.clone();
         for (name, value) in values {

@@ -174,15 +174,10 @@ impl Services {
         let members = self.shared.view.members();
         let current = members.cluster_version().and_then(api::version::minor);
         let (major, minor) = current.ok_or(Error::ClusterVersionUnavailable)?;
-        let downgrade = members.downgrade();
-        // The target of the one in progress is no lower any more once the members got there.
-        if downgrade.enabled && api::version::minor(&downgrade.target_version) == Some(target) {
-            return Err(Error::DowngradeInProcess);
-        }
         if minor.checked_sub(1).map(|minor| (major, minor)) != Some(target) {
             return Err(Error::InvalidDowngradeTargetVersion);
         }
-        if downgrade.enabled {
+        if members.downgrade().enabled {
             return Err(Error::DowngradeInProcess);
         }
         Ok(())

@@ -30,6 +30,7 @@ func (s *server) compact() {
 			}
 			if err == nil {
 				s.run.compacted.Store(revision)
+				s.run.times.count("compactions", 1)
 			}
 		}
 		version, revision = nextVersion, nextRevision

@@ -121,8 +121,8 @@ fn without_ids(line: &str) -> String {
     out
 }
 
-/// Only the shape of sizes, indexes and the like counts: every number becomes `9`, every unit
-/// `B`, every rule one character.
+/// Only the shape of sizes, times, indexes and the like counts: every number becomes `9`, every unit
+/// `B` or `ms`, every rule one character.
 fn shape(line: &str) -> String {
     let mut out = String::new();
     for c in without_ids(line).chars() {
@@ -135,6 +135,7 @@ fn shape(line: &str) -> String {
         }
     }
     out.replace("9.9", "9")
+        .replace("9µs", "9ms")
         .replace(" kB", " B")
         .replace(" MB", " B")
         .replace(" GB", " B")

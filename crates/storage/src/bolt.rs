@@ -75,6 +75,9 @@ id!(
     TxId
 );
 
+/// Bytes that the file is cut by at once: the file system does not write meanwhile.
+const CUT_BYTES_MAX: u64 = 32 << 20;
+
 /// How a database is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -207,9 +210,9 @@ impl Db {
         }
     }
 
-    /// Gives the end of the file back that no state needs: neither of the two that the meta pages
-    /// hold, nor one that a reader sees.
-    fn cut(&self) -> Result<()> {
+    /// Gives a piece of the file's end back that no state needs: neither of the two that the meta
+    /// pages hold, nor one that a reader sees. True when nothing more is to be given back.
+    fn cut(&self) -> Result<bool> {
         let mut writer = self.shared.take_writer();
         let cut = self.shared.cut(&mut writer.file_bytes);
         self.shared.end_write(writer);
@@ -368,8 +371,9 @@ impl Shared {
         state.unused_pages = unused_pages;
     }
 
-    /// Cuts the file to the highest mark that is still known, in steps of its growth.
-    fn cut(&self, file_bytes: &mut u64) -> Result<()> {
+    /// Cuts the file towards the highest mark that is still known, to a multiple of its growth;
+    /// true once it is there.
+    fn cut(&self, file_bytes: &mut u64) -> Result<bool> {
         if self.store.is_poisoned() {
             return Err(Error::Poisoned);
         }
@@ -380,16 +384,18 @@ impl Shared {
             (mark, u64::from(state.meta.page_size))
         };
         let needed = (mark.0 * page_size).next_multiple_of(self.grow_bytes.max(1));
-        if needed < *file_bytes {
-            let failed = |source| Error::Io {
-                what: "cut the database file",
-                offset: needed,
-                source,
-            };
-            self.store.file.set_len(needed).map_err(failed)?;
-            *file_bytes = needed;
+        if needed >= *file_bytes {
+            return Ok(true);
         }
-        Ok(())
+        let len = needed.max(file_bytes.saturating_sub(CUT_BYTES_MAX));
+        let failed = |source| Error::Io {
+            what: "cut the database file",
+            offset: len,
+            source,
+        };
+        self.store.file.set_len(len).map_err(failed)?;
+        *file_bytes = len;
+        Ok(len == needed)
     }
 
     /// Makes the file hold `needed` bytes.

@@ -14,7 +14,7 @@ use super::stop::fatal;
 
 /// Steps are this many times as far apart as one takes, when somebody waits for the end, and when
 /// nobody does.
-const PAUSE_ASKED: f64 = 0.25;
+const PAUSE_ASKED: f64 = 1.0;
 const PAUSE_UNASKED: f64 = 4.0;
 /// Free bytes from which on, and for how long, the database is defragmented without being asked.
 const FREE_BYTES_MIN: u64 = 64 << 20;

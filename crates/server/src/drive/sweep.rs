@@ -122,7 +122,7 @@ impl SweepThread {
                     .metrics
                     .index_compaction_pause
                     .observe(now.elapsed().as_secs_f64() * 1e3);
-                Some(Instant::now() + self.pause)
+                self.after_pause(now)
             }
             Ok(Step::Worked { deleted }) => {
                 self.impatient_at = None;
@@ -132,7 +132,7 @@ impl SweepThread {
                     .compaction_pause
                     .observe(now.elapsed().as_secs_f64() * 1e3);
                 self.shared.hand_to_commit();
-                Some(Instant::now() + self.pause)
+                self.after_pause(now)
             }
             Ok(Step::Finished { revision, .. }) => {
                 self.commit();
@@ -152,6 +152,13 @@ impl SweepThread {
             }
             Err(error) => fatal("compact the database", &error),
         }
+    }
+
+    /// When the step after one that began at `begun` is due: where processors are short, so that
+    /// steps take long, others have half of the time at least.
+    fn after_pause(&self, begun: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        Some(now + self.pause.max(now - begun))
     }
 
     /// Goes on without readers that took nothing in two looks.

@@ -14,15 +14,16 @@ use super::error::{Damage, Error};
 use super::node::{DEPTH_MAX, leaf_pages};
 use super::page::{Kind, Page};
 use super::read::BucketRoot;
-use super::write::WriteTx;
+use super::write::{self, WriteTx};
 use super::{Db, PageId, Result};
 
-/// Pages that one step looks at, and writes, at most (a little more at the end).
-const STEP_READS: u64 = 4096;
-const STEP_WRITES: u64 = 1024;
+/// Pages that one step looks at, and writes, at most (a little more at the end): a sync of the log
+/// that comes meanwhile waits for them.
+const STEP_READS: u64 = 1024;
+const STEP_WRITES: u64 = 256;
 /// Neighbours that are joined at once.
 const WINDOW: usize = 32;
-/// Percent that joined pages are filled to.
+/// Percent that joined pages are filled to where keys come in any order.
 pub(super) const FILL: usize = 90;
 /// Neighbours are joined when that saves this part of their pages.
 const SAVED: usize = 5;
@@ -44,6 +45,8 @@ pub struct Defrag {
     passes: usize,
     /// Mark and used pages at the begin of the pass.
     before: (u64, u64),
+    /// Nothing is left but to cut the file.
+    is_tight: bool,
 }
 
 #[derive(Debug)]
@@ -78,6 +81,8 @@ pub(super) enum Action {
 struct Plan<'a> {
     tx: &'a WriteTx,
     target: u64,
+    /// Percent that joined pages are filled to.
+    fill: usize,
     actions: Vec<Action>,
     reads: u64,
     writes: u64,
@@ -92,6 +97,10 @@ impl Db {
     /// # Errors
     /// As a commit's.
     pub fn defragment(&self, run: &mut Defrag) -> Result<DefragStep> {
+        if run.is_tight {
+            let done = self.cut()?;
+            return Ok(DefragStep { pages: 0, done });
+        }
         let mut tx = self.begin_write()?;
         let step = run.step(&mut tx)?;
         let mut pages = match step {
@@ -101,11 +110,12 @@ impl Db {
                 0
             }
         };
-        let done = matches!(step, Moved::End) && run.ends(self);
-        if done {
+        run.is_tight = matches!(step, Moved::End) && run.ends(self);
+        if run.is_tight {
             pages += self.tie_up()?;
         }
-        self.cut()?;
+        let is_cut = self.cut()?;
+        let done = run.is_tight && is_cut;
         Ok(DefragStep { pages, done })
     }
 }
@@ -162,6 +172,7 @@ impl Defrag {
             let mut plan = Plan {
                 tx,
                 target: pass.target,
+                fill: write::fill(&name, true),
                 actions: Vec::new(),
                 reads,
                 writes,
@@ -311,7 +322,7 @@ impl Plan<'_> {
             .iter()
             .flat_map(|leaf| -> Vec<_> { items(leaf) })
             .collect();
-        let needed = leaf_pages(&sizes, FILL, self.tx.page_size());
+        let needed = leaf_pages(&sizes, self.fill, self.tx.page_size());
         let saved = window.len().saturating_sub(needed);
         if saved * SAVED >= window.len() && saved > 0 {
             if let Some(first) = window.first().filter(|first| first.len() > 0) {

@@ -16,10 +16,10 @@ use super::read::{Bucket, BucketRoot, leaf_under};
 use super::store::Fresh;
 use super::{Db, PageId, Result, Shared, TxId, Writer};
 
-/// Percent to which pages are filled when a node is split. Revisions arrive in order, so that
-/// inserting between two of them never happens in the bucket that holds them.
+/// Percent to which pages are filled when a node is split.
 const FILL: usize = 50;
-const FILL_APPEND: usize = 90;
+/// Revisions arrive in order and are never changed: no page of theirs needs room for more.
+const FILL_APPEND: usize = 100;
 const APPEND_BUCKET: &[u8] = b"key";
 
 /// What a commit cost.
@@ -401,6 +401,17 @@ impl Drop for WriteTx {
     }
 }
 
+/// Percent to which pages of a bucket are filled when they are split.
+pub(super) fn fill(bucket: &[u8], packed: bool) -> usize {
+    if bucket == APPEND_BUCKET {
+        FILL_APPEND
+    } else if packed {
+        defrag::FILL
+    } else {
+        FILL
+    }
+}
+
 /// Turns the changed trees into new pages; returns the page of the new root of the database.
 fn build(tx: &mut WriteTx, spill: &mut Spill<'_>) -> Result<PageId> {
     let mut loader = Loader {
@@ -411,14 +422,7 @@ fn build(tx: &mut WriteTx, spill: &mut Spill<'_>) -> Result<PageId> {
     let mut root = std::mem::replace(&mut tx.root, Link::Page(tx.meta.root));
     for (name, mut tree) in std::mem::take(&mut tx.trees) {
         loader.settle_root(&mut tree.root)?;
-        let fill = if tx.packed {
-            defrag::FILL
-        } else if name == APPEND_BUCKET {
-            FILL_APPEND
-        } else {
-            FILL
-        };
-        let page = spill_root(tree.root, fill, spill);
+        let page = spill_root(tree.root, fill(&name, tx.packed), spill);
         let mut value = Vec::with_capacity(BUCKET_BYTES);
         value.extend_from_slice(&page.0.to_le_bytes());
         value.extend_from_slice(&tree.sequence.to_le_bytes());

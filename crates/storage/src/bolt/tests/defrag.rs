@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::model::random_tx;
 use super::{Model, Place, assert_holds, assert_sound, contents};
-use crate::bolt::{Db, Defrag, Error, Options};
+use crate::bolt::{CUT_BYTES_MAX, Db, Defrag, Error, Options};
 use crate::simfs::{Faults, Rng, SimFs};
 
 fn options() -> Options {
@@ -116,6 +116,37 @@ fn the_file_shrinks_to_what_is_live() {
         random_tx(&db, &mut model, &mut Rng::new(1));
         assert_holds(&db.begin_read(), &model);
     }
+}
+
+#[test]
+fn a_long_file_is_cut_piece_by_piece() {
+    let place = Place::new();
+    let db = place.open(&options()).unwrap();
+    let values = 3 * CUT_BYTES_MAX / (4 << 20);
+    for key in 0..values as u32 {
+        let mut tx = db.begin_write().unwrap();
+        tx.create_bucket(b"key").unwrap();
+        tx.put(b"key", &key.to_be_bytes(), &vec![0; 4 << 20])
+            .unwrap();
+        tx.commit().unwrap();
+    }
+    let mut tx = db.begin_write().unwrap();
+    tx.delete_bucket(b"key").unwrap();
+    tx.commit().unwrap();
+    let mut run = Defrag::default();
+    let mut bytes = db.file_bytes().unwrap();
+    assert!(bytes > 3 * CUT_BYTES_MAX);
+    loop {
+        let step = db.defragment(&mut run).unwrap();
+        let now = db.file_bytes().unwrap();
+        assert!(bytes - now <= CUT_BYTES_MAX, "cut from {bytes} to {now}");
+        bytes = now;
+        if step.done {
+            break;
+        }
+    }
+    assert!(bytes <= 16 << 10, "{bytes} are left");
+    assert_sound(&db);
 }
 
 #[test]

@@ -37,9 +37,18 @@ impl Kv {
     /// Never: a socket address makes a URL.
     #[must_use]
     pub fn to(address: SocketAddr) -> Self {
+        Self::within(address, LIMIT)
+    }
+
+    /// As [`Kv::to`], with another limit than 30 s for each call.
+    ///
+    /// # Panics
+    /// Never: a socket address makes a URL.
+    #[must_use]
+    pub fn within(address: SocketAddr, limit: Duration) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .expect("a socket address makes a URL")
-            .timeout(LIMIT);
+            .timeout(limit);
         Self {
             channel: endpoint.connect_lazy(),
         }

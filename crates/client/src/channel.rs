@@ -1,10 +1,9 @@
 //! All endpoints as one service: balances requests over connections and fails over.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -27,24 +26,34 @@ const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// All endpoints as one gRPC service. Cheap to clone; clones share the connections.
 ///
 /// A request goes to the next endpoint in turn that has or takes a connection. While none does,
-/// the request waits: the caller's deadline ends that.
+/// the request waits: the caller's deadline ends that, or the configuration's limit.
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    endpoints: Vec<Endpoint>,
-    options: Options,
-    /// The connection of each endpoint. An async lock, so that requests that need the same new
-    /// connection wait for one attempt instead of starting one each.
-    slots: Vec<tokio::sync::Mutex<Option<Connection>>>,
+    /// With the endpoints of the beginning.
+    config: Config,
+    /// Replaced whole when the endpoints change. Held only to copy the reference.
+    places: RwLock<Arc<Places>>,
     /// Counts requests; the remainder by the number of endpoints is whose turn it is.
     turn: AtomicUsize,
-    /// How long a request waits while no endpoint takes a connection.
-    connect_limit: Option<Duration>,
-    /// The last failure to connect to each endpoint, by index, for error messages.
-    failures: Mutex<HashMap<usize, String>>,
+}
+
+struct Places {
+    all: Vec<Arc<Place>>,
+    options: Options,
+}
+
+/// One endpoint.
+struct Place {
+    endpoint: Endpoint,
+    /// An async lock, so that requests that need the same new connection wait for one attempt
+    /// instead of starting one each.
+    slot: tokio::sync::Mutex<Option<Connection>>,
+    /// The last failure to connect since it last worked, for error messages.
+    failure: Mutex<Option<String>>,
 }
 
 impl Channel {
@@ -53,41 +62,58 @@ impl Channel {
     /// # Errors
     /// No endpoints, an endpoint that is no address, or TLS files that cannot be used.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        if config.endpoints.is_empty() {
-            let text = "at least one Endpoint is required in client config";
-            return Err(Error::Config(text.to_owned()));
-        }
-        let (endpoints, options) = prepare(config)?;
-        let slots = endpoints
-            .iter()
-            .map(|_| tokio::sync::Mutex::new(None))
-            .collect();
+        let places = Places::new(config, None)?;
         Ok(Channel {
             shared: Arc::new(Shared {
-                endpoints,
-                options,
-                slots,
+                config: config.clone(),
+                places: RwLock::new(Arc::new(places)),
                 turn: AtomicUsize::new(0),
-                connect_limit: config.connect_limit,
-                failures: Mutex::new(HashMap::new()),
             }),
         })
+    }
+
+    /// Goes over to other endpoints. Those that stay keep their connections; requests under way
+    /// go on where they are.
+    ///
+    /// # Errors
+    /// As [`Channel::new`]; nothing has changed then.
+    pub fn set_endpoints(&self, endpoints: &[String]) -> Result<(), Error> {
+        let before = self.shared.places();
+        let texts = before.all.iter().map(|place| place.endpoint.as_str());
+        if texts.eq(endpoints.iter().map(String::as_str)) {
+            return Ok(());
+        }
+        let config = Config {
+            endpoints: endpoints.to_vec(),
+            ..self.shared.config.clone()
+        };
+        let after = Arc::new(Places::new(&config, Some(&before))?);
+        let places = self.shared.places.write();
+        *places.unwrap_or_else(PoisonError::into_inner) = after;
+        Ok(())
     }
 
     /// How many endpoints take turns.
     #[must_use]
     pub fn endpoint_count(&self) -> usize {
-        self.shared.endpoints.len()
+        self.shared.places().all.len()
     }
 
     /// Whether a request that began then may wait for an endpoint still.
     pub(crate) fn may_wait_since(&self, begun: Instant) -> bool {
-        self.shared.may_wait_since(begun)
+        let limit = self.shared.config.connect_limit;
+        limit.is_none_or(|limit| begun.elapsed() < limit)
     }
 
     /// The last failures to connect, one for each endpoint that failed since it last worked.
     pub(crate) fn failures(&self) -> Option<String> {
-        self.shared.failures()
+        let places = self.shared.places();
+        let failures = places.all.iter().filter_map(|place| {
+            let failure = place.failure.lock();
+            failure.unwrap_or_else(PoisonError::into_inner).clone()
+        });
+        let texts: Vec<_> = failures.collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 }
 
@@ -119,10 +145,39 @@ pub(crate) fn prepare(config: &Config) -> Result<(Vec<Endpoint>, Options), Error
     Ok((endpoints, options))
 }
 
-impl Shared {
+impl Places {
+    /// Endpoints that were there before keep their connections.
+    fn new(config: &Config, before: Option<&Places>) -> Result<Self, Error> {
+        if config.endpoints.is_empty() {
+            let text = "at least one Endpoint is required in client config";
+            return Err(Error::Config(text.to_owned()));
+        }
+        let (endpoints, options) = prepare(config)?;
+        let all = endpoints.into_iter().map(|endpoint| {
+            let mut old = before.into_iter().flat_map(|places| &places.all);
+            let old = old.find(|place| place.endpoint == endpoint);
+            old.cloned()
+                .unwrap_or_else(|| Arc::new(Place::new(endpoint)))
+        });
+        Ok(Places {
+            all: all.collect(),
+            options,
+        })
+    }
+}
+
+impl Place {
+    fn new(endpoint: Endpoint) -> Self {
+        Place {
+            endpoint,
+            slot: tokio::sync::Mutex::new(None),
+            failure: Mutex::new(None),
+        }
+    }
+
     /// A working connection to the endpoint, the one in use or a new one.
-    async fn connection(&self, index: usize) -> Option<Connection> {
-        let mut slot = self.slots[index].lock().await;
+    async fn connection(&self, options: &Options) -> Option<Connection> {
+        let mut slot = self.slot.lock().await;
         if let Some(connection) = slot.as_mut() {
             let sender = &mut connection.sender;
             if !sender.is_closed() && sender.ready().await.is_ok() {
@@ -130,54 +185,65 @@ impl Shared {
             }
             *slot = None;
         }
-        let outcome = connection::connect(&self.endpoints[index], &self.options).await;
-        match outcome {
+        match connection::connect(&self.endpoint, options).await {
             Ok(connection) => {
                 *slot = Some(connection.clone());
                 Some(connection)
             }
             Err(text) => {
-                self.note(index, Some(text));
+                self.note(Some(text));
                 None
             }
         }
     }
 
-    fn may_wait_since(&self, begun: Instant) -> bool {
-        let limit = self.connect_limit;
-        limit.is_none_or(|limit| begun.elapsed() < limit)
+    /// Remembers how the last use of the endpoint failed, or that it did not.
+    fn note(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
-    fn failures(&self) -> Option<String> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let texts: Vec<_> = failures.values().map(String::as_str).collect();
-        (!texts.is_empty()).then(|| texts.join("; "))
-    }
-
-    /// Remembers how the last use of an endpoint failed, or that it did not.
-    fn note(&self, index: usize, failure: Option<String>) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        match failure {
-            Some(text) => failures.insert(index, text),
-            None => failures.remove(&index),
+    fn address(&self, request: &mut Request<Body>, options: &Options) -> Result<(), Status> {
+        let scheme = match options.is_secure(&self.endpoint) {
+            true => "https",
+            false => "http",
         };
+        let path = request.uri().path_and_query();
+        let path = path.map_or("/", |path| path.as_str()).to_owned();
+        *request.uri_mut() = Uri::builder()
+            .scheme(scheme)
+            .authority(self.endpoint.authority.as_str())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| Status::internal(format!("cannot address a request: {error}")))?;
+        Ok(())
     }
+}
 
+impl Shared {
+    fn places(&self) -> Arc<Places> {
+        let places = self.places.read();
+        Arc::clone(&places.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Channel {
     /// Gives the request to the first connection that takes it.
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Status> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = self.shared.turn.fetch_add(1, Ordering::Relaxed);
         let mut wait = RECONNECT_WAIT_MIN;
         let begun = Instant::now();
         loop {
-            for offset in 0..self.endpoints.len() {
-                let index = first.wrapping_add(offset) % self.endpoints.len();
-                let Some(mut connection) = self.connection(index).await else {
+            // New ones are for requests that wait, too.
+            let places = self.shared.places();
+            for offset in 0..places.all.len() {
+                let place = &places.all[first.wrapping_add(offset) % places.all.len()];
+                let Some(mut connection) = place.connection(&places.options).await else {
                     continue;
                 };
-                self.address(&mut request, index)?;
+                place.address(&mut request, &places.options)?;
                 let mut error = match connection.sender.try_send_request(request).await {
                     Ok(response) => {
-                        self.note(index, None);
+                        place.note(None);
                         return Ok(response);
                     }
                     Err(error) => error,
@@ -190,7 +256,7 @@ impl Shared {
                     return Err(Status::unavailable(text));
                 };
                 // The connection closed before it took the request: not sent.
-                self.note(index, Some(format!("connection closed: {text}")));
+                place.note(Some(format!("connection closed: {text}")));
                 request = unsent;
             }
             if !self.may_wait_since(begun) {
@@ -200,27 +266,6 @@ impl Shared {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RECONNECT_WAIT_MAX);
         }
-    }
-
-    fn address(&self, request: &mut Request<Body>, index: usize) -> Result<(), Status> {
-        let endpoint = &self.endpoints[index];
-        let scheme = if self.options.is_secure(endpoint) {
-            "https"
-        } else {
-            "http"
-        };
-        let path = request
-            .uri()
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .to_owned();
-        *request.uri_mut() = Uri::builder()
-            .scheme(scheme)
-            .authority(endpoint.authority.as_str())
-            .path_and_query(path)
-            .build()
-            .map_err(|error| Status::internal(format!("cannot address a request: {error}")))?;
-        Ok(())
     }
 }
 
@@ -234,7 +279,7 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
-        Box::pin(async move { shared.send(request).await })
+        let channel = self.clone();
+        Box::pin(async move { channel.send(request).await })
     }
 }

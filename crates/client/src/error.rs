@@ -103,7 +103,9 @@ fn connection_error(status: &tonic::Status) -> Option<&hyper::Error> {
     None
 }
 
-fn code_of(code: tonic::Code) -> Code {
+/// A status code of the wire by its name in `api`.
+#[must_use]
+pub fn code_of(code: tonic::Code) -> Code {
     match code {
         tonic::Code::Ok => Code::Ok,
         tonic::Code::Cancelled => Code::Canceled,

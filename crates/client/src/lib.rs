@@ -36,7 +36,7 @@ pub use channel::Channel;
 pub use client::{API_VERSION, Client, prefix_end};
 pub use config::{Config, Credentials, TlsConfig};
 pub use endpoint::Endpoint;
-pub use error::Error;
+pub use error::{Error, code_of};
 pub use fetch::{fetch, greet};
 pub use keepalive::KeepAlive;
 pub use tls::system_roots;

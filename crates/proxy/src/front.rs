@@ -1,13 +1,15 @@
 //! Connections of clients: HTTP/2 and HTTP/1.1 on one port, gRPC and pages on one connection.
 
+mod calm;
+
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use client::Client;
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,12 +18,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 
 use crate::below::{Below, Direct, Kv, Watches};
+use crate::calls::Call;
+use crate::host::Host;
 use crate::leasing::Leasing;
+use crate::metrics::Metrics;
 use crate::namespace::Namespaced;
 use crate::ordering::Ordered;
-use crate::pass::Limits;
+use crate::routes::{Pages, Routes};
 use crate::services::Services;
 use crate::settings::Settings;
+use calm::{Calm, Open};
 
 /// Flow-control window of a stream and of a connection, in bytes: large answers need few turns.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -33,8 +39,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 /// The running proxy: give it byte streams.
 pub struct Proxy {
     services: Services,
+    routes: Routes,
+    host: Arc<dyn Host>,
     builder: auto::Builder<TokioExecutor>,
     leasing: Option<Arc<Leasing>>,
+    log_calls: bool,
+    /// The shortest pause between two probes of a client.
+    probe_pause: Duration,
 }
 
 /// The layers that the settings ask for.
@@ -72,16 +83,23 @@ impl Proxy {
     ///
     /// # Errors
     /// Endpoints or TLS files that cannot be used.
-    pub async fn start(settings: &Settings) -> Result<Self, client::Error> {
+    pub async fn start(settings: &Settings, host: Arc<dyn Host>) -> Result<Self, client::Error> {
         let (below, leasing) = stack(settings).await?;
-        let limits = Limits {
-            request: settings.cluster.request_bytes_max,
-            answer: settings.cluster.response_bytes_max,
-        };
+        let metrics = Arc::<Metrics>::default();
         Ok(Proxy {
-            services: Services::new(&below, limits),
+            services: Services::start(&below, settings, &metrics),
+            routes: Routes {
+                below,
+                cluster: settings.cluster.clone(),
+                host: Arc::clone(&host),
+                metrics,
+                profiles: settings.profiles,
+            },
+            host,
             builder: builder(settings),
+            log_calls: settings.log_calls,
             leasing,
+            probe_pause: settings.keepalive_min,
         })
     }
 
@@ -90,30 +108,40 @@ impl Proxy {
         if let Some(leasing) = &self.leasing {
             leasing.close().await;
         }
+        self.services.close().await;
     }
 
-    /// Serves one connection until it ends.
+    /// Serves one connection until it ends: with gRPC and all pages, or with metrics and health.
     ///
     /// # Errors
     /// How it broke.
-    pub async fn serve<S>(self: Arc<Self>, stream: S) -> io::Result<()>
+    pub async fn serve<S>(self: Arc<Self>, stream: S, pages: Pages) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let proxy = Arc::clone(&self);
+        let calls = Arc::<AtomicUsize>::default();
+        let stream = Calm::new(stream, self.probe_pause, Arc::clone(&calls));
         let service = service_fn(move |request| {
             let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.answer(request).await) }
+            let open = Open::new(&calls);
+            async move {
+                let answer = proxy.answer(request, pages).await;
+                Ok::<_, Infallible>(answer.map(|body| Body::new(open.until_end_of(body))))
+            }
         });
         let served = self.builder.serve_connection(TokioIo::new(stream), service);
         served.await.map_err(io::Error::other)
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        match is_grpc(&request) {
-            true => self.services.answer(request).await,
-            false => not_found(),
+    async fn answer(&self, request: Request<Incoming>, pages: Pages) -> Response<Body> {
+        if pages == Pages::Monitoring || !is_grpc(&request) {
+            let (method, uri) = (request.method(), request.uri());
+            return self.routes.answer(method, uri, pages).await;
         }
+        let call = Call::begin(&self.host, request.uri().path(), self.log_calls);
+        let answer = self.services.answer(call.request(request)).await;
+        call.answer(answer)
     }
 }
 
@@ -141,12 +169,4 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     let kind = kind.and_then(|value| value.to_str().ok());
     request.version() == http::Version::HTTP_2
         && kind.is_some_and(|kind| kind.starts_with("application/grpc"))
-}
-
-fn not_found() -> Response<Body> {
-    let body = http_body_util::Full::from("404 page not found\n");
-    let body = body.map_err(|never| match never {});
-    let mut answer = Response::new(Body::new(body));
-    *answer.status_mut() = StatusCode::NOT_FOUND;
-    answer
 }

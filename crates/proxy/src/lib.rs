@@ -2,7 +2,7 @@
 //!
 //! It speaks etcd's API on both sides. What it must not know: how a server stores or replicates
 //! anything, what a certificate is, how a process logs. It takes accepted byte streams
-//! ([`Proxy::serve`]), which `server` makes.
+//! ([`Proxy::serve`]) and asks a [`Host`] for what belongs to the process; `server` has both.
 //!
 //! ```text
 //!   byte streams ─▶ front ──gRPC──▶ services ── by method
@@ -26,7 +26,12 @@
 //! whether the second caller may see it.
 
 pub mod below;
+mod cache;
+mod calls;
+mod cluster;
+mod discovery;
 mod front;
+mod host;
 mod leader;
 mod lease;
 mod leasing;
@@ -34,12 +39,17 @@ mod metrics;
 pub mod namespace;
 mod ordering;
 mod pass;
+mod registry;
+mod routes;
 pub mod rpc;
 mod services;
 mod settings;
 mod watch;
 
 pub use below::{Below, Caller, Direct, Kv, Watches, Watching};
+pub use discovery::discover;
 pub use front::Proxy;
+pub use host::{CallEvent, Host, Page};
 pub use metrics::Metrics;
+pub use routes::Pages;
 pub use settings::{FLAGS, ListenTls, Settings, TlsVersion};

@@ -1,6 +1,7 @@
 //! Calls that go through as bytes: the proxy reads their heads and the lengths of their messages.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -40,10 +41,11 @@ pub(crate) struct Limits {
 pub(crate) async fn pass(
     mut channel: Channel,
     limits: Limits,
-    request: Request<Incoming>,
+    request: Request<Body>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let body = Relay::new(body, Way::ToCluster, limits.request);
+    let failure = Arc::clone(&body.failure);
     let mut onward = Request::new(Body::new(body));
     *onward.method_mut() = head.method;
     *onward.uri_mut() = head.uri;
@@ -55,8 +57,14 @@ pub(crate) async fn pass(
     );
     match channel.call(onward).await {
         Ok(answer) => answered(answer, limits.answer),
-        Err(status) => status.into_http(),
+        // What broke the call off on this side says more than how it broke there.
+        Err(status) => failure.get().cloned().unwrap_or(status).into_http(),
     }
+}
+
+/// A request's body of whose messages none may be larger than `limit` bytes.
+pub(crate) fn limited(request: Request<Body>, limit: usize) -> Request<Body> {
+    request.map(|body| Body::new(Relay::new(body, Way::FromClient, limit)))
 }
 
 fn answered(answer: Response<Incoming>, limit: usize) -> Response<Body> {
@@ -87,26 +95,31 @@ fn copy(names: &[&'static str], from: &HeaderMap, to: &mut HeaderMap) {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
+    /// To be read here.
+    FromClient,
     ToCluster,
     ToClient,
 }
 
 /// A body that is passed on, piece by piece, as the other side takes it.
-struct Relay {
-    inner: Incoming,
+struct Relay<B> {
+    inner: B,
     way: Way,
     messages: Messages,
     /// The status was passed on.
     ended: bool,
+    /// Why a request was broken off here.
+    failure: Arc<OnceLock<Status>>,
 }
 
-impl Relay {
-    fn new(inner: Incoming, way: Way, limit: usize) -> Self {
+impl<B> Relay<B> {
+    fn new(inner: B, way: Way, limit: usize) -> Self {
         Relay {
             inner,
             way,
             messages: Messages::new(limit),
             ended: false,
+            failure: Arc::default(),
         }
     }
 
@@ -122,7 +135,11 @@ impl Relay {
     }
 }
 
-impl http_body::Body for Relay {
+impl<B> http_body::Body for Relay<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -141,29 +158,31 @@ impl http_body::Body for Relay {
                     self.ended = true;
                 }
                 let seen = match frame.data_ref() {
-                    Some(data) => self.messages.see(data, way),
-                    None => Ok(()),
+                    Some(data) => self.messages.see(data),
+                    None => Ok(0),
                 };
                 match seen {
-                    Ok(()) => return Poll::Ready(Some(Ok(frame))),
-                    Err(status) => status,
+                    Ok(_) => return Poll::Ready(Some(Ok(frame))),
+                    Err(size) => too_large(way, size, self.messages.limit),
                 }
             }
             Some(Err(error)) => Status::unavailable(format!("error reading from server: {error}")),
-            None if way == Way::ToCluster => return Poll::Ready(None),
+            None if way != Way::ToClient => return Poll::Ready(None),
             None => Status::unavailable("error reading from server: EOF"),
         };
         Poll::Ready(Some(match way {
-            // Breaks the call off; its answer says why.
-            Way::ToCluster => Err(failure),
             Way::ToClient => Ok(self.end(&failure)),
+            Way::FromClient | Way::ToCluster => {
+                // Breaks the call off, at once and for one reason.
+                Err(self.failure.get_or_init(|| failure).clone())
+            }
         }))
     }
 
     fn is_end_stream(&self) -> bool {
         match self.way {
-            Way::ToCluster => http_body::Body::is_end_stream(&self.inner),
             Way::ToClient => self.ended,
+            Way::FromClient | Way::ToCluster => self.inner.is_end_stream(),
         }
     }
 
@@ -173,7 +192,7 @@ impl http_body::Body for Relay {
 }
 
 /// Where in the sequence of messages a body is.
-struct Messages {
+pub(crate) struct Messages {
     limit: usize,
     /// The begun prefix.
     prefix: [u8; PREFIX_BYTES],
@@ -183,7 +202,7 @@ struct Messages {
 }
 
 impl Messages {
-    fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Messages {
             limit,
             prefix: [0; PREFIX_BYTES],
@@ -192,9 +211,12 @@ impl Messages {
         }
     }
 
+    /// Goes on through `data`, and returns how many messages begin there.
+    ///
     /// # Errors
-    /// A message that is larger than it may be begins here.
-    fn see(&mut self, mut data: &[u8], way: Way) -> Result<(), Status> {
+    /// The size of one that is larger than it may be.
+    pub(crate) fn see(&mut self, mut data: &[u8]) -> Result<u64, usize> {
+        let mut count = 0;
         while !data.is_empty() {
             if self.left > 0 {
                 let taken = self.left.min(data.len());
@@ -213,18 +235,21 @@ impl Messages {
             self.prefix_filled = 0;
             let [_, length @ ..] = self.prefix;
             self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+            count += 1;
             if self.left > self.limit {
-                return Err(too_large(way, self.left, self.limit));
+                return Err(self.left);
             }
         }
-        Ok(())
+        Ok(count)
     }
 }
 
 fn too_large(way: Way, size: usize, limit: usize) -> Status {
     Status::resource_exhausted(match way {
         Way::ToCluster => format!("trying to send message larger than max ({size} vs. {limit})"),
-        Way::ToClient => format!("grpc: received message larger than max ({size} vs. {limit})"),
+        Way::FromClient | Way::ToClient => {
+            format!("grpc: received message larger than max ({size} vs. {limit})")
+        }
     })
 }
 
@@ -241,15 +266,12 @@ mod tests {
             body.extend(std::iter::repeat_n(7, length as usize));
         }
         for piece in 1..body.len() {
-            let see_all = |limit| {
+            let see_all = |limit| -> Result<u64, usize> {
                 let mut messages = Messages::new(limit);
-                body.chunks(piece)
-                    .try_for_each(|data| messages.see(data, Way::ToClient))
+                body.chunks(piece).map(|data| messages.see(data)).sum()
             };
-            assert!(see_all(10).is_ok());
-            let refusal = see_all(9).unwrap_err();
-            let want = "grpc: received message larger than max (10 vs. 9)";
-            assert_eq!(refusal.message(), want, "{piece}");
+            assert_eq!(see_all(10), Ok(3), "{piece}");
+            assert_eq!(see_all(9), Err(10), "{piece}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::Grpc;
@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::below::Caller;
+use crate::pass;
 
 /// The largest request that is taken, in bytes: gRPC's default, which etcd's proxy has too.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -48,12 +49,14 @@ where
     A: Message + Send + 'static,
 {
     Grpc::new(ProstCodec::default())
-        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        // What it says of too large requests is not gRPC's text; they do not get so far.
+        .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX)
 }
 
 /// Answers a call of one request and one answer.
-pub async fn unary<Q, A, F, T>(request: Request<Incoming>, handler: F) -> Response<Body>
+pub async fn unary<Q, A, F, T>(request: Request<Body>, handler: F) -> Response<Body>
 where
     Q: Message + Default + Send + 'static,
     A: Message + Send + 'static,
@@ -62,6 +65,7 @@ where
 {
     let caller = Caller::of(request.headers());
     let handler = Handler(Some(handler), caller);
+    let request = pass::limited(request, REQUEST_BYTES_MAX);
     grpc().unary(handler, request).await
 }
 
@@ -69,7 +73,7 @@ where
 pub type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
 
 /// Answers a call that streams both ways.
-pub async fn streaming<Q, A, F, T>(request: Request<Incoming>, handler: F) -> Response<Body>
+pub async fn streaming<Q, A, F, T>(request: Request<Body>, handler: F) -> Response<Body>
 where
     Q: Message + Default + Send + 'static,
     A: Message + Send + 'static,
@@ -78,5 +82,6 @@ where
 {
     let caller = Caller::of(request.headers());
     let handler = Handler(Some(handler), caller);
+    let request = pass::limited(request, REQUEST_BYTES_MAX);
     grpc().streaming(handler, request).await
 }

@@ -4,17 +4,19 @@ mod kv;
 
 use std::sync::Arc;
 
+use api::pb::etcdserverpb::{LeaseTimeToLiveRequest, MemberListRequest};
 use client::Channel;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::below::Below;
+use crate::below::{Below, Caller, status};
+use crate::cluster::Cluster;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::pass::{self, Limits};
-use crate::{lease, rpc, watch};
+use crate::settings::Settings;
+use crate::{lease, namespace, rpc, watch};
 
 /// Methods that the proxy need not understand, by service. Election and Lock name keys of the
 /// cluster, whatever the namespace; etcd's proxy does the same.
@@ -85,26 +87,39 @@ pub(crate) struct Services {
     kv: Arc<kv::Service>,
     watch: Arc<watch::Service>,
     lease: Arc<lease::Service>,
+    cluster: Cluster,
+    below: Below,
     channel: Channel,
     limits: Limits,
 }
 
 impl Services {
-    pub(crate) fn new(below: &Below, limits: Limits) -> Self {
+    pub(crate) fn start(below: &Below, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
         let leader = Arc::new(Leader::new(below.client.clone()));
-        let metrics = Arc::<Metrics>::default();
+        let kv = kv::Service::new(Arc::clone(&below.kv), Arc::clone(metrics));
         let lease = lease::Service::new(below.client.clone(), Arc::clone(&leader));
+        let watch = watch::Service::start(below, leader, Arc::clone(metrics));
         Services {
-            watch: Arc::new(watch::Service::start(below, leader, metrics)),
+            kv: Arc::new(kv),
+            watch: Arc::new(watch),
             lease: Arc::new(lease),
-            kv: Arc::new(kv::Service::new(Arc::clone(&below.kv))),
+            cluster: Cluster::start(below, settings),
+            below: below.clone(),
             channel: below.client.channel(),
-            limits,
+            limits: Limits {
+                request: settings.cluster.request_bytes_max,
+                answer: settings.cluster.response_bytes_max,
+            },
         }
     }
 
+    /// Gives up what others would wait for once the process has gone.
+    pub(crate) async fn close(&self) {
+        self.cluster.close().await;
+    }
+
     /// Answers one call.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let Some((service, method)) = path.strip_prefix('/').and_then(|it| it.split_once('/'))
         else {
@@ -121,11 +136,44 @@ impl Services {
                 let lease = Arc::clone(&self.lease);
                 rpc::streaming(request, |caller, it| lease.keep_alive(caller, it)).await
             }
+            ("etcdserverpb.Cluster", "MemberList") => self.member_list(request).await,
+            ("etcdserverpb.Lease", "LeaseTimeToLive") if !self.below.namespace.is_empty() => {
+                self.time_to_live(request).await
+            }
+            ("etcdserverpb.Auth", "AuthEnable") => {
+                let answer = self.pass(service, method, request).await;
+                self.kv.forget();
+                answer
+            }
             _ => self.pass(service, method, request).await,
         }
     }
 
-    async fn kv(&self, method: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn member_list(&self, request: Request<Body>) -> Response<Body> {
+        match self.cluster.members() {
+            None => {
+                self.pass("etcdserverpb.Cluster", "MemberList", request)
+                    .await
+            }
+            Some(members) => {
+                rpc::unary(request, |_, _: MemberListRequest| async { Ok(members) }).await
+            }
+        }
+    }
+
+    /// Keys are shown under the names that clients have for them.
+    async fn time_to_live(&self, request: Request<Body>) -> Response<Body> {
+        let below = self.below.clone();
+        let ask = |caller: Caller, request: LeaseTimeToLiveRequest| async move {
+            let client = caller.client(&below.client);
+            let mut answer = client.lease_time_to_live(request).await.map_err(status)?;
+            namespace::keep_own_keys(&below.namespace, &mut answer);
+            Ok(answer)
+        };
+        rpc::unary(request, ask).await
+    }
+
+    async fn kv(&self, method: &str, request: Request<Body>) -> Response<Body> {
         let kv = Arc::clone(&self.kv);
         match method {
             "Range" => {
@@ -168,12 +216,7 @@ impl Services {
         }
     }
 
-    async fn pass(
-        &self,
-        service: &str,
-        method: &str,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    async fn pass(&self, service: &str, method: &str, request: Request<Body>) -> Response<Body> {
         let Some((_, methods)) = PASSED.iter().find(|(name, _)| *name == service) else {
             return unknown(service, None);
         };

@@ -1,77 +1,143 @@
-//! `etcd grpc-proxy start`: sockets, TLS, log and signals around a [`proxy::Proxy`].
+//! `etcd grpc-proxy start`: sockets, TLS, log, metrics and signals around a [`proxy::Proxy`].
 
+mod process;
+
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cli::flags::Flags;
-use proxy::{Proxy, Settings};
+use proxy::{Pages, Proxy, Settings};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{self, Log, LogLevel, Security, Url};
 use crate::log;
-use crate::shutdown;
-use crate::tls::{self, Credentials};
+use crate::shutdown::{self, Cause, Stop, Wish};
+use crate::tls::{self, Credentials, Setup};
+use process::Process;
 
 /// Pause when the system has no descriptors left for what was accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for giving up what others would wait for.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs until a signal ends the process.
 #[must_use]
 pub(crate) fn main(flags: &Flags) -> ExitCode {
-    let outcome = Settings::read(flags).and_then(|settings| {
-        let level = match settings.debug {
-            true => LogLevel::Debug,
-            false => LogLevel::Info,
-        };
-        let settings_of_log = Log {
-            level,
-            ..Log::default()
-        };
-        let (lines, guard) = log::open(&settings_of_log).map_err(|error| error.to_string())?;
-        log::install(lines, &guard).expect("nothing else in this process installs a log");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("proxy")
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let outcome = runtime.block_on(start(settings));
-        guard.flush();
-        outcome
-    });
-    if let Err(text) = outcome {
-        // A reader that has gone is no reason to say more.
-        let _ = writeln!(io::stderr(), "{text}");
-    }
+    let Err(text) = Settings::read(flags).and_then(run);
+    // A reader that has gone is no reason to say more.
+    let _ = writeln!(io::stderr(), "{text}");
     ExitCode::FAILURE
 }
 
-async fn start(settings: Settings) -> Result<(), String> {
-    let address = settings.listen_address.clone();
-    let tls = listen_tls(&settings)?;
-    let listener = TcpListener::bind(&address)
-        .await
-        .map_err(|error| format!("listen tcp {address}: {}", reason(&error)))?;
-    tracing::info!(address, "listening for gRPC proxy client requests");
-    let proxy = Proxy::start(&settings)
-        .await
+fn run(settings: Settings) -> Result<Infallible, String> {
+    let level = match settings.debug {
+        true => LogLevel::Debug,
+        false => LogLevel::Info,
+    };
+    let of_log = Log {
+        level,
+        ..Log::default()
+    };
+    let (lines, guard) = log::open(&of_log).map_err(|error| error.to_string())?;
+    log::install(lines, &guard).expect("nothing else in this process installs a log");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("proxy")
+        .enable_all()
+        .build()
         .map_err(|error| error.to_string())?;
-    let proxy = Arc::new(proxy);
+    let outcome = runtime.block_on(start(settings));
+    guard.flush();
+    shutdown::leave(outcome?)
+}
+
+/// A socket, what its clients are shown, and what they get.
+struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<Credentials>>,
+    pages: Pages,
+}
+
+/// Serves until a signal comes, which is returned.
+async fn start(mut settings: Settings) -> Result<Cause, String> {
+    check_certificate(&settings)?;
+    let tls = listen_tls(&settings)?;
+    let address = settings.listen_address.clone();
+    let clients = Listener {
+        socket: bind(&address).await?,
+        tls: tls.clone(),
+        pages: Pages::All,
+    };
+    tracing::info!(address, "listening for gRPC proxy client requests");
+    proxy::discover(&mut settings).await?;
+    let monitors = match settings.metrics_url.as_str() {
+        "" => None,
+        text => Some(metrics_listener(text, tls.clone()).await?),
+    };
+    // Files that change are taken up while this lives.
+    let setup = Setup {
+        client: tls,
+        peer: None,
+    };
+    let _watch = setup.watch().map_err(|error| error.to_string())?;
+    let host = Arc::new(Process::new());
+    let proxy = Proxy::start(&settings, host).await;
+    let proxy = Arc::new(proxy.map_err(|error| error.to_string())?);
+    if let Some(monitors) = monitors {
+        tokio::spawn(monitors.accept(Arc::clone(&proxy)));
+        tracing::info!("gRPC proxy server metrics URL serving");
+    }
     tracing::info!(address, "started gRPC proxy");
     shutdown::notify_ready();
+    let stop = Stop::on_signals().map_err(|error| error.to_string())?;
+    let cause = tokio::select! {
+        never = clients.accept(Arc::clone(&proxy)) => match never {},
+        cause = tokio::task::spawn_blocking(move || end(&stop)) => cause,
+    };
+    // Whoever waits for what this proxy holds waits for its lease's end otherwise.
+    let _ = tokio::time::timeout(CLOSE_LIMIT, proxy.close()).await;
+    cause.map_err(|error| error.to_string())
+}
+
+fn end(stop: &Stop) -> Cause {
     loop {
-        match listener.accept().await {
-            Ok((client, _)) => {
-                tokio::spawn(serve(Arc::clone(&proxy), client, tls.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "failed to accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        if let Wish::End(cause) = stop.next() {
+            return cause;
         }
+    }
+}
+
+/// The cluster takes the common name of a certificate for a user, which the proxy's callers are
+/// not.
+fn check_certificate(settings: &Settings) -> Result<(), String> {
+    let tls = &settings.cluster.tls;
+    let Some((cert, _)) = tls.as_ref().and_then(|tls| tls.identity.as_ref()) else {
+        return Ok(());
+    };
+    let identity = tls::identity_in(cert).map_err(|error| error.to_string())?;
+    match identity.common_name.as_str() {
+        "" => Ok(()),
+        name => Err(format!(
+            "cert has non empty Common Name ({name}): {}",
+            cert.display()
+        )),
+    }
+}
+
+async fn bind(address: &str) -> Result<TcpListener, String> {
+    let bound = TcpListener::bind(bindable(address)).await;
+    bound.map_err(|error| format!("listen tcp {address}: {}", reason(&error)))
+}
+
+/// Go takes an address without a host for any address of this machine.
+fn bindable(address: &str) -> String {
+    match address.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None => address.to_owned(),
     }
 }
 
@@ -83,6 +149,29 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
         _ => error.to_string(),
     }
+}
+
+async fn metrics_listener(text: &str, tls: Option<Arc<Credentials>>) -> Result<Listener, String> {
+    let no_url = || format!("cannot parse {}", cli::text::quote(text.as_bytes()));
+    let (scheme, rest) = text.split_once("://").ok_or_else(no_url)?;
+    let address = rest.split('/').next().unwrap_or_default();
+    let tls = match (scheme, tls) {
+        ("http", _) => None,
+        ("https", Some(tls)) => Some(tls),
+        ("https", None) => {
+            return Err(format!(
+                "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
+            ));
+        }
+        _ => return Err(no_url()),
+    };
+    let socket = bind(address).await?;
+    tracing::info!(address = text, "gRPC proxy listening for metrics");
+    Ok(Listener {
+        socket,
+        tls,
+        pages: Pages::Monitoring,
+    })
 }
 
 /// What clients are shown; `None` without TLS.
@@ -112,24 +201,41 @@ fn listen_tls(settings: &Settings) -> Result<Option<Arc<Credentials>>, String> {
         true => Credentials::load(&tls, &security).map(Some),
         false => {
             let url = format!("https://{}", settings.listen_address);
-            let urls = Url::parse(&url).map_err(|error| error.to_string())?;
-            tls::open(&tls, &security, &settings.data_dir, "proxy", &[urls])
+            let urls: Vec<Url> = Url::parse(&url).into_iter().collect();
+            tls::open(&tls, &security, &settings.data_dir, "proxy", &urls)
         }
     };
     opened.map_err(|error| error.to_string())
 }
 
-async fn serve(proxy: Arc<Proxy>, client: TcpStream, tls: Option<Arc<Credentials>>) {
-    let address = client.peer_addr().ok();
+impl Listener {
+    async fn accept(self, proxy: Arc<Proxy>) -> Infallible {
+        loop {
+            match self.socket.accept().await {
+                Ok((client, _)) => {
+                    let (tls, pages) = (self.tls.clone(), self.pages);
+                    tokio::spawn(serve(Arc::clone(&proxy), client, tls, pages));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(proxy: Arc<Proxy>, client: TcpStream, tls: Option<Arc<Credentials>>, pages: Pages) {
+    let address = client.peer_addr().map(|address| address.to_string());
     // Lowers latency only; a connection without it still works.
     let _ = client.set_nodelay(true);
     let served = match tls {
-        None => proxy.serve(client).await,
-        Some(tls) => match secure(client, &tls).await {
-            Ok(stream) => proxy.serve(stream).await,
+        None => proxy.serve(client, pages).await,
+        Some(tls) => match secure(client, &tls, pages).await {
+            Ok(stream) => proxy.serve(stream, pages).await,
             Err(error) => {
                 tracing::warn!(
-                    "remote-addr" = address.map(|it| it.to_string()),
+                    "remote-addr" = address.as_deref().unwrap_or_default(),
                     error,
                     "rejected connection on client endpoint"
                 );
@@ -142,10 +248,27 @@ async fn serve(proxy: Arc<Proxy>, client: TcpStream, tls: Option<Arc<Credentials
     }
 }
 
-async fn secure(client: TcpStream, tls: &Credentials) -> Result<tls::Stream<TcpStream>, String> {
-    let session = tls.accept().map_err(|error| error.to_string())?;
+async fn secure(
+    client: TcpStream,
+    tls: &Credentials,
+    pages: Pages,
+) -> Result<tls::Stream<TcpStream>, String> {
+    let address = client.peer_addr().map_err(|error| error.to_string())?.ip();
+    let session = match pages {
+        Pages::All => tls.accept(),
+        Pages::Monitoring => tls.accept_http1(),
+    };
+    let session = session.map_err(|error| error.to_string())?;
     let mut stream = tls::Stream::new(client, session);
     let shaken = stream.handshake(HANDSHAKE_TIMEOUT).await;
     shaken.map_err(|error| error.reason())?;
+    if let Some(identity) = stream.identity()
+        && pages == Pages::Monitoring
+    {
+        tokio::task::spawn_blocking(move || tls::check_address(&identity, address))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+    }
     Ok(stream)
 }

@@ -18,7 +18,7 @@ mod connection;
 mod debug;
 mod health;
 mod path;
-mod profile;
+pub(crate) mod profile;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -181,15 +181,15 @@ families! {
     wal_write: Histogram = waiting(),
         "etcd_disk_wal_write_duration_seconds", "Time of writing to the write-ahead log.";
     proxy_cache_hits: Gauge = Gauge::default(),
-        "etcd_grpc_proxy_cache_hits_total", "Always 0: of the gRPC proxy.";
+        "etcd_grpc_proxy_cache_hits_total", "Serializable reads that the gRPC proxy answered itself.";
     proxy_cache_keys: Gauge = Gauge::default(),
-        "etcd_grpc_proxy_cache_keys_total", "Always 0: of the gRPC proxy.";
+        "etcd_grpc_proxy_cache_keys_total", "Answers that the gRPC proxy keeps.";
     proxy_cache_misses: Gauge = Gauge::default(),
-        "etcd_grpc_proxy_cache_misses_total", "Always 0: of the gRPC proxy.";
+        "etcd_grpc_proxy_cache_misses_total", "Serializable reads that the gRPC proxy had to pass on.";
     proxy_events_coalescing: Counter = Counter::default(),
-        "etcd_grpc_proxy_events_coalescing_total", "Always 0: of the gRPC proxy.";
+        "etcd_grpc_proxy_events_coalescing_total", "Events that the gRPC proxy gave to several watchers.";
     proxy_watchers_coalescing: Gauge = Gauge::default(),
-        "etcd_grpc_proxy_watchers_coalescing_total", "Always 0: of the gRPC proxy.";
+        "etcd_grpc_proxy_watchers_coalescing_total", "Watchers that share a watch of the gRPC proxy's.";
     open_reads: Gauge = Gauge::default(),
         "etcd_mvcc_db_open_read_transactions", "Read transactions open on the database.";
     db_bytes: Gauge = Gauge::default(),

@@ -33,6 +33,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 pub use certificate::Identity;
 pub use error::Error;
 pub(crate) use error::refusal;
+pub(crate) use file::identity_in;
 pub(crate) use reload::Source;
 pub use reload::Watch;
 pub use san::{NotThere, check_address};

@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(renewals.on_answer(1), ['c', 'd']);
         assert_eq!(renewals.on_answer(2), ['e']);
         assert_eq!(renewals.on_answer(2), []);
-        assert_eq!(all(&mut renewals), []);
+        assert!(all(&mut renewals).is_empty());
         assert!(renewals.leases.is_empty());
     }
 

@@ -1,62 +1,209 @@
-//! The KV service.
+//! The KV service: the layers below, and a cache before them.
+//!
+//! Only callers without a token are answered from the cache: who has one is asked for by the
+//! cluster each time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use api::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
+    request_op, response_op,
 };
+use bytes::Bytes;
 use tonic::Status;
 
-use crate::below::{Caller, Kv};
+use crate::below::{Caller, Kv, refused};
+use crate::cache::{Cache, Found, Ticket};
+use crate::metrics::Metrics;
 
 /// Reads and writes through the layers below.
-pub(super) struct Service {
+pub(crate) struct Service {
     below: Arc<dyn Kv>,
+    cache: Cache,
+    metrics: Arc<Metrics>,
+}
+
+/// A write under way: when it is over, however it is over, what it may have changed is no longer
+/// in the cache.
+struct Write<'a> {
+    service: &'a Service,
+    spans: Vec<(Bytes, Bytes)>,
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        for (key, range_end) in &self.spans {
+            self.service.cache.end(key, range_end);
+        }
+        self.service.count_entries();
+    }
 }
 
 impl Service {
-    pub(super) fn new(below: Arc<dyn Kv>) -> Self {
-        Service { below }
+    pub(crate) fn new(below: Arc<dyn Kv>, metrics: Arc<Metrics>) -> Self {
+        Service {
+            below,
+            cache: Cache::new(),
+            metrics,
+        }
     }
 
-    pub(super) async fn range(
+    /// Forgets every answer: others may see them from now on.
+    pub(crate) fn forget(&self) {
+        self.cache.clear();
+        self.count_entries();
+    }
+
+    fn count_entries(&self) {
+        let entries = i64::try_from(self.cache.len()).unwrap_or(i64::MAX);
+        self.metrics.cache_keys.store(entries, Relaxed);
+    }
+
+    fn write(&self, spans: Vec<(Bytes, Bytes)>) -> Write<'_> {
+        Write {
+            service: self,
+            spans,
+        }
+    }
+
+    pub(crate) async fn range(
         &self,
         caller: &Caller,
         request: RangeRequest,
     ) -> Result<RangeResponse, Status> {
-        self.below.range(caller, request).await
+        if caller.token.is_some() {
+            return self.below.range(caller, request).await;
+        }
+        if request.serializable {
+            match self.cache.get(&request) {
+                Found::Answer(answer) => {
+                    self.metrics.cache_hits.fetch_add(1, Relaxed);
+                    return Ok(answer);
+                }
+                Found::Compacted => {
+                    self.metrics.cache_hits.fetch_add(1, Relaxed);
+                    return Err(refused(api::Error::Compacted));
+                }
+                Found::Nothing => self.metrics.cache_misses.fetch_add(1, Relaxed),
+            };
+        }
+        let begun = self.cache.begin();
+        let answer = self.below.range(caller, request.clone()).await;
+        match &answer {
+            Ok(answer) => self.cache.add(begun, &request, answer),
+            // Authentication was switched on, so what nobody in particular read is not for all.
+            Err(status) if status.message() == api::Error::UserEmpty.message() => {
+                self.cache.clear();
+            }
+            Err(_) => {}
+        }
+        self.count_entries();
+        answer
     }
 
-    pub(super) async fn put(
+    pub(crate) async fn put(
         &self,
         caller: &Caller,
         request: PutRequest,
     ) -> Result<PutResponse, Status> {
+        let _write = self.write(vec![(request.key.clone(), Bytes::new())]);
         self.below.put(caller, request).await
     }
 
-    pub(super) async fn delete_range(
+    pub(crate) async fn delete_range(
         &self,
         caller: &Caller,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Status> {
+        let _write = self.write(vec![(request.key.clone(), request.range_end.clone())]);
         self.below.delete_range(caller, request).await
     }
 
-    pub(super) async fn txn(
+    pub(crate) async fn txn(
         &self,
         caller: &Caller,
         request: TxnRequest,
     ) -> Result<TxnResponse, Status> {
-        self.below.txn(caller, request).await
+        let mut spans = Vec::new();
+        concerned(&request, &mut spans);
+        let begun = self.cache.begin();
+        let answer = {
+            let _write = self.write(spans);
+            self.below.txn(caller, request.clone()).await?
+        };
+        if caller.token.is_none() {
+            let header = answer.header;
+            self.keep(begun, header.as_ref(), &request, &answer);
+            self.count_entries();
+        }
+        Ok(answer)
     }
 
-    pub(super) async fn compact(
+    /// Keeps what a transaction read.
+    fn keep(
+        &self,
+        begun: Ticket,
+        header: Option<&ResponseHeader>,
+        request: &TxnRequest,
+        answer: &TxnResponse,
+    ) {
+        let ops = match answer.succeeded {
+            true => &request.success,
+            false => &request.failure,
+        };
+        for (op, answer) in ops.iter().zip(&answer.responses) {
+            match (&op.request, &answer.response) {
+                (
+                    Some(request_op::Request::RequestRange(request)),
+                    Some(response_op::Response::ResponseRange(answer)),
+                ) => {
+                    // The transaction's own header says more than the range's.
+                    let answer = RangeResponse {
+                        header: header.copied(),
+                        ..answer.clone()
+                    };
+                    self.cache.add(begun, request, &answer);
+                }
+                (
+                    Some(request_op::Request::RequestTxn(request)),
+                    Some(response_op::Response::ResponseTxn(answer)),
+                ) => self.keep(begun, header, request, answer),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) async fn compact(
         &self,
         caller: &Caller,
         request: CompactionRequest,
     ) -> Result<CompactionResponse, Status> {
-        self.below.compact(caller, request).await
+        let revision = request.revision;
+        let answer = self.below.compact(caller, request).await?;
+        self.cache.compact(revision);
+        self.count_entries();
+        Ok(answer)
+    }
+}
+
+/// The keys that a transaction may write, and those that it compares: what it says about them may
+/// be news.
+fn concerned(txn: &TxnRequest, spans: &mut Vec<(Bytes, Bytes)>) {
+    for compare in &txn.compare {
+        spans.push((compare.key.clone(), compare.range_end.clone()));
+    }
+    for RequestOp { request } in txn.success.iter().chain(&txn.failure) {
+        match request {
+            Some(request_op::Request::RequestPut(put)) => {
+                spans.push((put.key.clone(), Bytes::new()));
+            }
+            Some(request_op::Request::RequestDeleteRange(delete)) => {
+                spans.push((delete.key.clone(), delete.range_end.clone()));
+            }
+            Some(request_op::Request::RequestTxn(nested)) => concerned(nested, spans),
+            Some(request_op::Request::RequestRange(_)) | None => {}
+        }
     }
 }

@@ -52,25 +52,31 @@ impl Routes {
         if let Some(refusal) = only_get(request) {
             return Some(refusal);
         }
-        let text = match what {
-            "" | "/" => INDEX.to_owned(),
-            "/symbol" => "num_symbols: 0\n".to_owned(),
-            "/cmdline" => self.command_line.join("\0"),
-            "/heap" => fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default(),
-            // What goroutines are to Go, threads are here.
-            "/goroutine" | "/threadcreate" => table(&threads(), &Threads::new(), None),
-            "/profile" => {
-                let asked = query(request, "seconds").next();
-                let seconds = asked.and_then(|text| text.parse().ok());
-                let seconds = seconds.unwrap_or(SECONDS).clamp(1, SECONDS_MAX);
-                let before = threads();
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                table(&threads(), &before, Some(seconds))
-            }
-            _ => return None,
-        };
+        let seconds = query(request, "seconds").next();
+        let text = page(what, seconds.as_deref(), &self.command_line).await?;
         Some(plain(StatusCode::OK, text))
     }
+}
+
+/// What stands behind `/debug/pprof` in a path; `None` for what is not there. `words` are those
+/// that the process was started with.
+pub(crate) async fn page(what: &str, seconds: Option<&str>, words: &[String]) -> Option<String> {
+    Some(match what {
+        "" | "/" => INDEX.to_owned(),
+        "/symbol" => "num_symbols: 0\n".to_owned(),
+        "/cmdline" => words.join("\0"),
+        "/heap" => fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default(),
+        // What goroutines are to Go, threads are here.
+        "/goroutine" | "/threadcreate" => table(&threads(), &Threads::new(), None),
+        "/profile" => {
+            let seconds = seconds.and_then(|text| text.parse().ok());
+            let seconds = seconds.unwrap_or(SECONDS).clamp(1, SECONDS_MAX);
+            let before = threads();
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            table(&threads(), &before, Some(seconds))
+        }
+        _ => return None,
+    })
 }
 
 fn threads() -> Threads {

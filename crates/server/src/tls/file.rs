@@ -90,6 +90,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(found)
 }
 
+/// Whom the first certificate of a file names.
+///
+/// # Errors
+/// The file cannot be read, or begins with no certificate.
+pub(crate) fn identity_in(path: &Path) -> Result<super::Identity, Error> {
+    let found = certificates(path)?;
+    let first = found.first().map(|der| super::Identity::of(der));
+    let first = first.unwrap_or_else(|| Err("no certificate".to_owned()));
+    first.map_err(|why| content(path, format!("x509: {why}")))
+}
+
 /// A certificate with its intermediates and its key.
 fn read_pair(settings: &Settings, cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     let cert_sections = sections(cert)?;

@@ -33,6 +33,12 @@ func (r *run) judge() {
 			store.settle()
 		}
 	}
+	// From here on the caches are held as they are.
+	for _, s := range r.servers {
+		for _, store := range s.stores {
+			store.cache.mutex.Lock()
+		}
+	}
 	told := map[string][]int64{}
 	first, last := int64(0), int64(1<<62)
 	for _, resource := range cached {

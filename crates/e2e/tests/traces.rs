@@ -8,8 +8,9 @@ use api::pb::etcdserverpb::watch_request::RequestUnion;
 use api::pb::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, WatchCreateRequest, WatchRequest,
 };
+use api::pb::health::HealthCheckRequest;
 use bytes::BytesMut;
-use client::stub::{LeaseClient, WatchClient};
+use client::stub::{HealthClient, LeaseClient, WatchClient};
 use e2e::kv::Kv;
 use e2e::{Member, Options};
 use prost::Message;
@@ -121,6 +122,14 @@ async fn watch(kv: &Kv) {
     assert!(created.is_some_and(|created| created.created));
 }
 
+/// The same of who wants to know whether the service goes on.
+async fn look_out(kv: &Kv) {
+    let mut stub = HealthClient::new(kv.channel());
+    let answers = stub.watch(HealthCheckRequest::default()).await;
+    let mut answers = answers.expect("a stream").into_inner();
+    assert!(answers.message().await.expect("an answer").is_some());
+}
+
 /// A stream of renewals that ends.
 async fn renew(kv: &Kv) {
     let mut stub = LeaseClient::new(kv.channel());
@@ -149,12 +158,14 @@ async fn streams_have_spans() {
     let kv = Kv::to(member.address());
     kv.put("a".into(), "1".into()).await.expect("a put");
     watch(&kv).await;
+    look_out(&kv).await;
     renew(&kv).await;
     let wanted = [
         "etcdserverpb.KV/Put",
         "etcdserverpb.Lease/LeaseGrant",
         "etcdserverpb.Lease/LeaseKeepAlive",
         "etcdserverpb.Watch/Watch",
+        "grpc.health.v1.Health/Watch",
     ];
     let wanted: BTreeSet<(String, bool)> = wanted
         .iter()

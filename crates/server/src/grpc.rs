@@ -21,6 +21,7 @@ mod snapshot;
 mod stream;
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -69,6 +70,8 @@ pub(crate) struct Services {
     snapshots: Snapshots,
     waits: Waits,
     strangers: Strangers,
+    /// Who wants to be told when the service changes.
+    lookouts: HashMap<CallId, Waiting>,
 }
 
 impl Services {
@@ -94,6 +97,7 @@ impl Services {
             meters,
             snapshots: Snapshots::default(),
             strangers: Strangers::default(),
+            lookouts: HashMap::new(),
         }
     }
 
@@ -544,6 +548,8 @@ impl Handler for Services {
             self.watch.on_cancel(call);
         } else if self.waits.has(call) {
             self.wait_cancelled(call);
+        } else if let Some(waiting) = self.lookouts.remove(&call) {
+            self.count_refused(&waiting, &Error::Canceled.into());
         } else {
             self.keep_alive_cancel(call);
         }
@@ -563,6 +569,9 @@ impl Handler for Services {
         self.watch.on_drain(net);
         self.keep_alive_drain(net);
         self.drain_waits(net);
+        for waiting in std::mem::take(&mut self.lookouts).into_values() {
+            self.refuse(net, &waiting, Error::Stopped);
+        }
     }
 
     fn on_tick(&mut self, net: &mut Net, now: Instant) {

@@ -231,6 +231,7 @@ impl Services {
         if let Some(meter) = waiting.meter {
             self.shared.metrics.grpc.sent(meter, 1);
         }
+        self.lookouts.insert(waiting.call, waiting);
         Ok(())
     }
 }

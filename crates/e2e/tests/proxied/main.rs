@@ -2,6 +2,7 @@
 //! test passes on a Go etcd too (`ETCD_BIN`, for the member and the proxy), but for those that say
 //! why not.
 
+mod coherence;
 mod leases;
 mod leasing;
 mod process;

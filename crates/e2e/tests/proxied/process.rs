@@ -56,6 +56,11 @@ impl Proxy {
         Kv::to(self.address)
     }
 
+    /// The sample of one of the proxy's own metrics.
+    pub(crate) fn sample(&self, metric: &str) -> f64 {
+        sample_of(self.address, "/proxy/metrics", metric)
+    }
+
     /// Asks the process to stop (SIGTERM) and waits for its end.
     pub(crate) fn stop(&mut self) {
         let id = self.child.id().to_string();
@@ -101,9 +106,13 @@ pub(crate) fn reference() -> PathBuf {
     path.expect("ETCD_REFERENCE names a Go etcd").into()
 }
 
-/// The sample of a metric without labels.
+/// The sample of a member's metric without labels.
 pub(crate) fn sample(member: SocketAddr, metric: &str) -> f64 {
-    let page = http::get(member, "/metrics").expect("an answer").body;
+    sample_of(member, "/metrics", metric)
+}
+
+fn sample_of(address: SocketAddr, page: &str, metric: &str) -> f64 {
+    let page = http::get(address, page).expect("an answer").body;
     let mut lines = page.lines().filter_map(|line| line.split_once(' '));
     let sample = lines.find(|(name, _)| *name == metric);
     sample.expect("a sample").1.parse().expect("a number")

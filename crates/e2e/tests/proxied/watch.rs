@@ -67,6 +67,12 @@ async fn watch_with_many(below: Below) {
     for (stream, _) in &mut streams {
         assert_eq!(stream.revisions_until(joined).await, [joined]);
     }
+    if is_own() {
+        let spared = proxy.sample("etcd_grpc_proxy_watchers_coalescing_total");
+        assert_eq!(spared as usize, streams.len() - 1);
+        let events = proxy.sample("etcd_grpc_proxy_events_coalescing_total");
+        assert!(events as usize >= streams.len() - 1, "{events}");
+    }
     drop(streams);
     wait_for(member.address(), WATCHERS, |now| now <= before).await;
 }

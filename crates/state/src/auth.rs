@@ -14,6 +14,7 @@ use crate::schema;
 
 mod access;
 mod change;
+mod order;
 mod permission;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use storage::backend::{ApplyTxn, Bucket};
 
-use super::{Account, Auth, ROOT, has_root_role, revision_record};
+use super::{Account, Auth, ROOT, has_root_role, order, revision_record};
 use crate::schema;
 
 /// A name above this does not fit a key of the database, in bytes.
@@ -233,10 +233,7 @@ impl Change<'_, '_> {
             {
                 other.perm_type = permission.perm_type;
             }
-            _ => {
-                held.push(permission);
-                held.sort_by(|a, b| a.key.cmp(&b.key));
-            }
+            _ => order::insert(held, permission),
         }
         self.save_role(name, role);
         self.bump();

@@ -22,6 +22,8 @@ pub(crate) use talk::Program;
 pub struct Plan {
     /// The server under test, ours or Go's.
     pub binary: PathBuf,
+    /// Whose gRPC proxy stands between, if one does.
+    pub proxy: Option<PathBuf>,
     /// Parts of the names of the clients that take part; all of them when empty.
     pub only: Vec<String>,
     /// Parts of the names of those that do not.
@@ -93,7 +95,7 @@ fn run_one(plan: &Plan, work: &Path, client: &Client) -> Row {
         if plan.install_only {
             return Ok(());
         }
-        talk::run(&plan.binary, &program, &mut steps)
+        talk::run(plan, client, &program, &mut steps)
     });
     Row {
         name: client.name,

@@ -116,6 +116,19 @@ impl Pki {
     /// `openssl` refuses.
     pub fn leaf_of(&self, name: &str, kind: &str, names: &str) -> Result<Leaf, Error> {
         self.request(name, name)?;
+        self.sign(name, kind, names)
+    }
+
+    /// A leaf of a kind without a common name.
+    ///
+    /// # Errors
+    /// `openssl` refuses.
+    pub fn nameless(&self, name: &str, kind: &str) -> Result<Leaf, Error> {
+        self.request_as(name, "/O=Kubernetes, Labs")?;
+        self.sign(name, kind, NAMES)
+    }
+
+    fn sign(&self, name: &str, kind: &str, names: &str) -> Result<Leaf, Error> {
         let words = format!(
             "x509 -req -in {name}.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -extensions \
              {kind} -out {name}.pem {SIGNED}"
@@ -147,12 +160,16 @@ impl Pki {
     }
 
     fn request(&self, name: &str, common_name: &str) -> Result<(), Error> {
-        self.run(&format!("genrsa -out {name}-key.pem 2048"))?;
         let subject = format!("/C=BR/ST=SP/L=Campinas/O=Kubernetes, Labs/OU=Labs/CN={common_name}");
+        self.request_as(name, &subject)
+    }
+
+    fn request_as(&self, name: &str, subject: &str) -> Result<(), Error> {
+        self.run(&format!("genrsa -out {name}-key.pem 2048"))?;
         self.command()
             .args(["req", "-new", "-config", "openssl.cnf", "-key"])
             .arg(format!("{name}-key.pem"))
-            .args(["-subj", &subject, "-out"])
+            .args(["-subj", subject, "-out"])
             .arg(format!("{name}.csr"))
             .finish()
     }

@@ -6,10 +6,10 @@ use cli::arguments::{self, Arguments};
 use e2e::Error;
 use e2e::clients::{self, CLIENTS, Plan};
 
-const USAGE: &str = "usage: clients --bin ETCD [--work DIR] [--install-only]
+const USAGE: &str = "usage: clients --bin ETCD [--proxy ETCD] [--work DIR] [--install-only]
                [--only PART_OF_A_NAME]... [--skip PART_OF_A_NAME]...
   installs the clients below DIR (by default target/clients) and lets each hold its conversation
-  with the server; clients --list names them";
+  with the server, or through the gRPC proxy of the other binary; clients --list names them";
 
 fn main() -> ExitCode {
     let mut words = Arguments::of_process(USAGE);
@@ -30,6 +30,7 @@ fn run(words: &mut Arguments) -> Result<(), Error> {
             true => words.path("--bin")?.unwrap_or_default(),
             false => words.need("--bin")?,
         },
+        proxy: words.path("--proxy")?,
         only: words.values("--only")?,
         skip: words.values("--skip")?,
         work: words

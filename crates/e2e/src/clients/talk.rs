@@ -1,15 +1,19 @@
 //! One conversation: a member of its own, the client's program, its lines.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::{Error, Member, Options};
+use super::{Client, Plan};
+use crate::{Error, Member, Options, free_address, http, is_ours};
 
 /// Longest conversation.
 const LIMIT: Duration = Duration::from_secs(180);
+/// Pause between looks at a condition.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Ends the program by its process id when the conversation is over, however it ends.
 pub(crate) struct Program(pub(crate) Child);
@@ -22,20 +26,45 @@ impl Drop for Program {
     }
 }
 
-/// Starts a member, runs the program with its URL, and counts the steps in `steps`.
+/// What proxies do not have, by the Go client's steps: streams of ranges.
+const NOT_PROXIED: &[&str] = &["range stream"];
+/// What etcd's own does not have either: requests for progress are lost, and a lease that was
+/// revoked is asked for again and again.
+const NOT_PROXIED_BY_GO: &[&str] = &["progress on request", "lease: revoke removes its keys"];
+
+/// Starts a member, runs the program with its URL, or that of a proxy before it, and counts the
+/// steps in `steps`.
 ///
 /// # Errors
 /// The step that failed, a program that ended badly or said nothing for too long.
-pub(super) fn run(binary: &Path, program: &[PathBuf], steps: &mut usize) -> Result<(), Error> {
+pub(super) fn run(
+    plan: &Plan,
+    client: &Client,
+    program: &[PathBuf],
+    steps: &mut usize,
+) -> Result<(), Error> {
     let options = Options {
-        binary: Some(binary.into()),
+        binary: Some(plan.binary.clone()),
         // Progress is told every second, so that clients can wait for it.
         flags: vec!["--watch-progress-notify-interval=1s".into()],
         ..Options::default()
     };
     let member = Member::start(options)?;
-    let url = format!("http://{}", member.address());
-    let outcome = talk(program, &url, steps);
+    let outcome = match &plan.proxy {
+        None => talk(program, member.address(), &[], steps),
+        Some(binary) => {
+            let address = free_address()?;
+            let _proxy = proxy(binary, address, member.address())?;
+            let mut left_out: Vec<&str> = Vec::new();
+            if client.name == "go" {
+                left_out.extend(NOT_PROXIED);
+                if !is_ours(binary)? {
+                    left_out.extend(NOT_PROXIED_BY_GO);
+                }
+            }
+            talk(program, address, &left_out, steps)
+        }
+    };
     match outcome {
         Ok(()) => Ok(()),
         Err(error) => {
@@ -45,11 +74,45 @@ pub(super) fn run(binary: &Path, program: &[PathBuf], steps: &mut usize) -> Resu
     }
 }
 
-fn talk(words: &[PathBuf], url: &str, steps: &mut usize) -> Result<(), Error> {
+/// A proxy before a member, once it is healthy.
+fn proxy(binary: &Path, address: SocketAddr, member: SocketAddr) -> Result<Program, Error> {
+    let child = Command::new(binary)
+        .args(["grpc-proxy", "start"])
+        .arg(format!("--listen-addr={address}"))
+        .arg(format!("--advertise-client-url=http://{address}"))
+        .arg(format!("--endpoints={member}"))
+        // It is for the member to refuse what is too large.
+        .arg("--max-send-bytes=4194304")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut program = Program(child);
+    let end = Instant::now() + LIMIT;
+    let is_healthy = || http::get(address, "/health").is_ok_and(|answer| answer.status == 200);
+    while !is_healthy() {
+        if let Some(status) = program.0.try_wait()? {
+            return Err(Error(format!("the proxy ended with {status}")));
+        }
+        if Instant::now() > end {
+            return Err(Error("the proxy did not become healthy".into()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(program)
+}
+
+fn talk(
+    words: &[PathBuf],
+    address: SocketAddr,
+    left_out: &[&str],
+    steps: &mut usize,
+) -> Result<(), Error> {
     let (first, rest) = words.split_first().expect("a program has a name");
     let child = Command::new(first)
         .args(rest)
-        .arg(url)
+        .arg(format!("http://{address}"))
+        .args(left_out)
         // The repository stays as it is.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use client::{Config, TlsConfig};
 use e2e::kv::Kv;
 use e2e::{Member, Options, binary, free_address, http};
 
@@ -29,6 +30,34 @@ impl Proxy {
         endpoints: impl ToString,
         flags: &[&str],
     ) -> Proxy {
+        let proxy = Self::spawn(binary, endpoints, flags);
+        let deadline = Instant::now() + LIMIT;
+        // A fresh connection each time: one that was refused waits longer and longer.
+        while let Err(status) = proxy.kv().revision(false).await {
+            assert!(Instant::now() < deadline, "{status}");
+            tokio::time::sleep(PAUSE).await;
+        }
+        proxy
+    }
+
+    /// One that speaks TLS, with the client's side of it.
+    pub(crate) async fn start_secure(
+        endpoints: impl ToString,
+        flags: &[&str],
+        tls: TlsConfig,
+    ) -> (Proxy, Config) {
+        let proxy = Self::spawn(binary().expect("a binary"), endpoints, flags);
+        let mut config = Config::new(vec![format!("https://{}", proxy.address)]);
+        config.tls = Some(tls);
+        let deadline = Instant::now() + LIMIT;
+        while let Err(error) = client::fetch(&config, "/proxy/metrics").await {
+            assert!(Instant::now() < deadline, "{error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+        (proxy, config)
+    }
+
+    fn spawn(binary: PathBuf, endpoints: impl ToString, flags: &[&str]) -> Proxy {
         let address = free_address().expect("a free port");
         let child = Command::new(binary)
             .args(["grpc-proxy", "start"])
@@ -41,14 +70,12 @@ impl Proxy {
             .stderr(Stdio::null())
             .spawn()
             .expect("the proxy starts");
-        let proxy = Proxy { child, address };
-        let deadline = Instant::now() + LIMIT;
-        // A fresh connection each time: one that was refused waits longer and longer.
-        while let Err(status) = proxy.kv().revision(false).await {
-            assert!(Instant::now() < deadline, "{status}");
-            tokio::time::sleep(PAUSE).await;
-        }
-        proxy
+        Proxy { child, address }
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A connection of its own.

@@ -118,6 +118,9 @@ pub trait Kv: Send + Sync + 'static {
         caller: &Caller,
         request: CompactionRequest,
     ) -> Result<CompactionResponse, Status>;
+
+    /// Callers may need a name from now on: answers that were meant for anybody are for nobody.
+    fn forget(&self) {}
 }
 
 /// One watch, across reconnections. Dropping it cancels the watch.

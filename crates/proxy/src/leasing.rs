@@ -42,6 +42,10 @@ use crate::below::{Below, Caller, Kv, Watches, Watching};
 /// Time to live of the session's lease; etcd's leasing client has the same.
 const TTL_SECONDS: i64 = 60;
 
+/// Pause between renewals of the session's lease. When authentication is switched on, the next one
+/// fails: for so long callers without a name may still be answered.
+const RENEW_PAUSE: Duration = Duration::from_secs(5);
+
 /// Pause before a session is begun again, and before a leasing key is tried again to be deleted.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -119,6 +123,23 @@ impl Shared {
         }
     }
 
+    /// A caller with a name has one because others need one.
+    fn meet(&self, caller: &Caller) {
+        if caller.token.is_some() {
+            self.cache().suspend();
+        }
+    }
+
+    /// Looks whether an answer of the cluster says that callers need a name.
+    fn noted<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
+        if let Err(status) = &answer
+            && status.message() == api::Error::UserEmpty.message()
+        {
+            self.cache().suspend();
+        }
+        answer
+    }
+
     /// Leasing keys themselves are not leased.
     fn is_leasing_key(&self, key: &[u8]) -> bool {
         key.starts_with(&self.prefix)
@@ -158,10 +179,9 @@ impl Shared {
         let lease = tokio::time::timeout_at(until, granted).await.ok()?.ok()?.id;
         self.cache().hold(lease, until);
         loop {
-            let due = until - Duration::from_secs(TTL_SECONDS.unsigned_abs()) * 2 / 3;
             tokio::select! {
                 () = self.listen(&mut watching, lease) => return Some(lease),
-                () = tokio::time::sleep_until(due) => {}
+                () = tokio::time::sleep(RENEW_PAUSE) => {}
             }
             until = tokio::select! {
                 () = self.listen(&mut watching, lease) => return Some(lease),
@@ -328,6 +348,7 @@ impl Shared {
         caller: &Caller,
         user: TxnRequest,
     ) -> Result<TxnResponse, Status> {
+        self.meet(caller);
         let mut targets = txn::targets(&user);
         targets.retain(|target| !matches!(target, Target::Key(key) if self.is_leasing_key(key)));
         // Without a comparison of its own its operations may stand beside the guards.
@@ -348,7 +369,7 @@ impl Shared {
                 success: success.clone(),
                 failure: self.fallback(&targets),
             };
-            let answer = match self.below.txn(caller, request).await {
+            let answer = match self.noted(self.below.txn(caller, request).await) {
                 Ok(answer) => answer,
                 Err(status) => {
                     if was_refused(&status) {
@@ -656,8 +677,9 @@ impl Drop for Waiting<'_> {
 impl Kv for Leasing {
     async fn range(&self, caller: &Caller, request: RangeRequest) -> Result<RangeResponse, Status> {
         let shared = &self.shared;
+        shared.meet(caller);
         let is_plain = txn::is_plain(&request) && !shared.is_leasing_key(&request.key);
-        let look = match is_plain && caller.token.is_none() {
+        let look = match is_plain {
             true => shared.cache().look(&request, Instant::now()),
             false => Look::Below,
         };
@@ -666,7 +688,7 @@ impl Kv for Leasing {
             Look::Acquire(lease) => shared.acquire(caller, &request, lease).await,
             Look::Refresh(stamp) => shared.refresh(caller, &request, stamp).await,
             Look::Below => {
-                let answer = shared.below.range(caller, request).await?;
+                let answer = shared.noted(shared.below.range(caller, request).await)?;
                 shared.cache().see(answer.header.as_ref());
                 Ok(answer)
             }
@@ -723,17 +745,17 @@ impl Kv for Leasing {
         if !txn::targets(&request).is_empty() {
             return self.shared.write(caller, request).await;
         }
+        self.shared.meet(caller);
         let local = {
             let cache = self.shared.cache();
-            let may_answer = caller.token.is_none() && cache.lease(Instant::now()).is_some();
-            may_answer
-                .then(|| txn::evaluate(&cache, &request))
-                .flatten()
+            let serves = cache.serves(Instant::now());
+            serves.then(|| txn::evaluate(&cache, &request)).flatten()
         };
         match local {
             Some(answer) => Ok(answer),
             None => {
-                let answer = self.shared.below.txn(caller, request).await?;
+                let answer = self.shared.below.txn(caller, request).await;
+                let answer = self.shared.noted(answer)?;
                 self.shared.cache().see(answer.header.as_ref());
                 Ok(answer)
             }
@@ -746,5 +768,9 @@ impl Kv for Leasing {
         request: CompactionRequest,
     ) -> Result<CompactionResponse, Status> {
         self.shared.below.compact(caller, request).await
+    }
+
+    fn forget(&self) {
+        self.shared.cache().suspend();
     }
 }

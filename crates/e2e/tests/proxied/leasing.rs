@@ -153,3 +153,24 @@ async fn owned_keys_are_answered_without_the_cluster() {
         assert_eq!(left.count, 0);
     }
 }
+
+/// Not on Go's proxy, which goes on to answer everybody.
+#[tokio::test]
+async fn owned_keys_are_nobodys_once_users_have_names() {
+    if !is_ours(&binary().expect("a binary")).expect("a version") {
+        return;
+    }
+    let member = member(Below::Same);
+    let proxy = Proxy::start(member.address(), &[FLAG]).await;
+    let (kv, direct) = (proxy.kv(), Kv::to(member.address()));
+    own(&kv, &direct, "k").await;
+    crate::watch::enable_auth(&direct).await;
+    let deadline = Instant::now() + LIMIT;
+    // The proxy is not told, and learns it from its next renewal.
+    while kv.range(read("k")).await.is_ok() {
+        assert!(Instant::now() < deadline, "everybody is answered");
+        tokio::time::sleep(PAUSE).await;
+    }
+    let refused = kv.range(read("k")).await.expect_err("a refusal");
+    assert_eq!(refused.message(), "etcdserver: user name is empty");
+}

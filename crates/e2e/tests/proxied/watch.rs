@@ -301,7 +301,7 @@ async fn streams_that_require_a_leader_end_without_one() {
 }
 
 /// Root, and a user who may read the keys that begin with `k`.
-async fn enable_auth(kv: &Kv) {
+pub(crate) async fn enable_auth(kv: &Kv) {
     let mut auth = AuthClient::new(kv.channel());
     for (name, role) in [("root", "root"), ("reader", "reads-k")] {
         let request = AuthUserAddRequest {

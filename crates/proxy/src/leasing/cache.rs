@@ -97,6 +97,8 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Cache {
     held: Option<Held>,
+    /// Users are known by name, so that nobody is answered from here.
+    suspended: bool,
     entries: HashMap<Bytes, Entry>,
     bytes: usize,
     /// Acquisitions under way, each with the last revision that took the key away meanwhile.
@@ -138,6 +140,7 @@ impl Cache {
     /// Keys may be owned under this lease from now on, and be answered for until then.
     pub(super) fn hold(&mut self, lease: i64, until: Instant) {
         self.held = Some(Held { lease, until });
+        self.suspended = false;
     }
 
     /// Nothing is owned any more.
@@ -156,6 +159,16 @@ impl Cache {
         Some(held.lease)
     }
 
+    /// Answers nobody until the lease is renewed, which shows that nobody needs a name.
+    pub(super) fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// Whether anybody may be answered.
+    pub(super) fn serves(&self, now: Instant) -> bool {
+        !self.suspended && self.lease(now).is_some()
+    }
+
     /// Notes how far the cluster is.
     pub(super) fn see(&mut self, header: Option<&ResponseHeader>) {
         if let Some(header) = header
@@ -167,7 +180,7 @@ impl Cache {
 
     /// Decides about a read of one key of now.
     pub(super) fn look(&mut self, request: &RangeRequest, now: Instant) -> Look {
-        let Some(lease) = self.lease(now) else {
+        let Some(lease) = self.lease(now).filter(|_| !self.suspended) else {
             return Look::Below;
         };
         let Some(entry) = self.entries.get(&request.key) else {

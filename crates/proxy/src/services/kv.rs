@@ -53,6 +53,7 @@ impl Service {
     /// Forgets every answer: others may see them from now on.
     pub(crate) fn forget(&self) {
         self.cache.clear();
+        self.below.forget();
         self.count_entries();
     }
 

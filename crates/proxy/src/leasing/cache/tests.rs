@@ -152,6 +152,19 @@ fn nothing_is_answered_after_the_lease() {
 }
 
 #[test]
+fn nobody_is_answered_while_users_have_names() {
+    let now = Instant::now();
+    let mut cache = owning(now);
+    cache.suspend();
+    assert!(!cache.serves(now));
+    assert_eq!(cache.look(&read("k"), now), Look::Below);
+    // What is owned is written as before.
+    assert_eq!(cache.owned_at(b"k"), Some(10));
+    cache.hold(LEASE, now + Duration::from_secs(60));
+    assert!(local(&mut cache, now).is_some());
+}
+
+#[test]
 fn keys_that_can_go_by_themselves_are_not_kept() {
     let now = Instant::now();
     let mut cache = owning(now);

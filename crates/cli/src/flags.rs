@@ -14,6 +14,7 @@ pub enum Kind {
     Text,
     Int,
     Uint,
+    Uint32,
     Duration,
     /// Separated by commas; a repeated flag adds to the list.
     List,
@@ -98,6 +99,7 @@ impl Flag {
             Kind::Bool => text::parse_bool(value).map(|_| ()),
             Kind::Int => text::parse_int(value, 0).map(|_| ()),
             Kind::Uint => text::parse_uint(value, 0).map(|_| ()),
+            Kind::Uint32 => text::parse_uint32(value, 0).map(|_| ()),
             Kind::Duration => text::parse_duration(value).map(|_| ()),
             Kind::Text | Kind::List => Ok(()),
         }

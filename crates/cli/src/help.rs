@@ -162,6 +162,7 @@ pub(crate) fn value_name(flag: &Flag) -> &'static str {
         Kind::Text => " string",
         Kind::Int => " int",
         Kind::Uint => " uint",
+        Kind::Uint32 => " uint32",
         Kind::Duration => " duration",
         Kind::List => " strings",
     }

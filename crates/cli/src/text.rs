@@ -222,6 +222,16 @@ pub fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
         .map_err(|error| number_error("ParseUint", text, error.kind()))
 }
 
+/// As [`parse_uint`], for numbers of 32 bits.
+///
+/// # Errors
+/// As [`parse_uint`].
+pub fn parse_uint32(text: &str, base: u32) -> Result<u32, String> {
+    let number = parse_uint(text, base)?;
+    u32::try_from(number)
+        .map_err(|_| number_error("ParseUint", text, &std::num::IntErrorKind::PosOverflow))
+}
+
 /// Takes a prefix like `0x` off a number whose base is open.
 fn digits_of(text: &str, base: u32) -> (String, u32) {
     if base != 0 {

@@ -61,12 +61,12 @@ pub const FLAGS: &[Flag] = &[
     },
     duration(
         "endpoints-auto-sync-interval",
-        "0s",
+        "0",
         "pause between two looks at the member list for new endpoints (0: never)",
     ),
     duration(
         "dial-keepalive-time",
-        "0s",
+        "0",
         "silence after which a connection to a member is probed (0: never)",
     ),
     duration(
@@ -192,7 +192,7 @@ pub const FLAGS: &[Flag] = &[
     Flag::switch("debug", "log at debug level"),
     number(
         "max-concurrent-streams",
-        Kind::Uint,
+        Kind::Uint32,
         "4294967295",
         "open calls that a client's connection may have",
     ),
@@ -299,22 +299,13 @@ impl Settings {
             keepalive_min: flags.duration("grpc-keepalive-min-time"),
             keepalive_interval: flags.duration("grpc-keepalive-interval"),
             keepalive_timeout: flags.duration("grpc-keepalive-timeout"),
-            concurrent_streams_max: streams(flags)?,
+            concurrent_streams_max: u32::try_from(flags.uint("max-concurrent-streams"))
+                .expect("the flag takes no other"),
             profiles: flags.bool("enable-pprof"),
             log_calls: flags.bool("experimental-enable-grpc-logging"),
             debug: flags.bool("debug"),
         })
     }
-}
-
-fn streams(flags: &Flags) -> Result<u32, String> {
-    let count = flags.uint("max-concurrent-streams");
-    u32::try_from(count).map_err(|_| {
-        format!(
-            "invalid argument \"{count}\" for \"--max-concurrent-streams\" flag: \
-             strconv.ParseUint: parsing \"{count}\": value out of range"
-        )
-    })
 }
 
 fn resolver(flags: &Flags) -> Result<Option<Resolver>, String> {

@@ -222,9 +222,11 @@ impl Plan<'_> {
         self.reads >= STEP_READS || self.writes >= STEP_WRITES
     }
 
+    /// Reads a page with those that belong to it: a long value is as much as many leaves.
     fn page(&mut self, id: PageId) -> Result<Page> {
-        self.reads += 1;
-        self.tx.page_uncached(id)
+        let page = self.tx.page_uncached(id)?;
+        self.reads += page.pages;
+        Ok(page)
     }
 
     /// Plans from `key` on; returns where the next step goes on, or `None` at the bucket's end.

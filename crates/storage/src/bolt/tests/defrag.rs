@@ -150,6 +150,27 @@ fn a_long_file_is_cut_piece_by_piece() {
 }
 
 #[test]
+fn a_step_reads_few_long_values() {
+    let place = Place::new();
+    let db = place.open(&options()).unwrap();
+    let values = 8;
+    let mut tx = db.begin_write().unwrap();
+    tx.create_bucket(b"key").unwrap();
+    for key in 0..values {
+        tx.put(b"key", &[key], &vec![key; 1 << 20]).unwrap();
+    }
+    tx.commit().unwrap();
+    let mut run = Defrag::default();
+    let mut steps = 1;
+    while !db.defragment(&mut run).unwrap().done {
+        steps += 1;
+    }
+    // Each is as long as what a step looks at.
+    assert!(steps >= values, "{steps}");
+    assert_sound(&db);
+}
+
+#[test]
 fn an_empty_database_has_nothing_to_give() {
     let place = Place::new();
     let db = place.open(&Options::default()).unwrap();

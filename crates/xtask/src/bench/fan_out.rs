@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Connection, Outcomes};
 use super::histogram::Histogram;
 use super::loader::{Measured, PATIENCE, READ_BUFFER};
-use super::poll::Poll;
+use super::poll::{Poll, TICK};
 use super::request::Requests;
 use super::watchers::{EAGER, Heard, Layout, Watchers};
 
@@ -188,7 +188,7 @@ impl FanOut {
         let mut buffer = vec![0; READ_BUFFER];
         let mut last_progress = Instant::now();
         while !done(self) {
-            let ready = self.poll.wait()?;
+            let ready = self.poll.wait(TICK)?;
             for index in ready {
                 last_progress = Instant::now();
                 self.serve(index, &mut buffer)?;

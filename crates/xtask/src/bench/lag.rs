@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::loader::{PATIENCE, READ_BUFFER};
-use super::poll::Poll;
+use super::poll::{Poll, TICK};
 use super::watchers::{EAGER, Layout, Watchers};
 
 /// Connections of the watchers, each with as many streams of one watcher.
@@ -115,9 +115,9 @@ impl Lag {
         })
     }
 
-    fn turn(&mut self) -> std::io::Result<()> {
+    fn turn(&mut self, limit: Duration) -> std::io::Result<()> {
         let newest = &mut self.newest;
-        for index in self.poll.wait()? {
+        for index in self.poll.wait(limit)? {
             let connection = &mut self.connections[index];
             connection.read(&mut self.buffer, |heard| {
                 *newest = (*newest).max(heard.revision);
@@ -139,30 +139,63 @@ impl Lag {
             if begin.elapsed() > PATIENCE {
                 return Err("the server did not create the watchers".into());
             }
-            self.turn()?;
+            self.turn(TICK)?;
         }
         Ok(())
     }
 
     fn read_until(&mut self, stopped: &AtomicBool, pace: Pace) -> std::io::Result<u64> {
-        const PAUSE: Duration = Duration::from_millis(20);
-        let mut last = Instant::now();
+        let mut turns = match pace {
+            Pace::None => Turns::default(),
+            Pace::PerSecond(bytes) => Turns::new(bytes, self.connections.len(), Instant::now()),
+        };
         while !stopped.load(Ordering::Relaxed) {
-            self.turn()?;
-            let Pace::PerSecond(bytes) = pace else {
-                continue;
-            };
-            let passed = last.elapsed();
-            if passed < PAUSE {
-                continue;
-            }
-            last = Instant::now();
-            let due = f64::from(bytes) * passed.as_secs_f64();
-            for (index, connection) in self.connections.iter_mut().enumerate() {
-                connection.allow(due as u32);
+            self.turn(turns.wait(Instant::now()))?;
+            while let Some((index, bytes)) = turns.next(Instant::now()) {
+                let connection = &mut self.connections[index];
+                connection.allow(bytes);
                 self.poll.flush(&mut connection.transport, index)?;
             }
         }
         Ok(self.newest)
     }
 }
+
+/// Whose turn it is to read on. Each connection is a client of its own, so their turns are spread
+/// over the time between two of one.
+#[derive(Default)]
+struct Turns {
+    /// What a stream gets at each turn of its connection.
+    bytes: u32,
+    /// When each connection is next due.
+    due: Vec<Instant>,
+}
+
+impl Turns {
+    /// Time between two turns of a connection.
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    fn new(bytes_per_second: u32, connections: usize, now: Instant) -> Self {
+        let offset = |index: usize| Self::PAUSE.mul_f64(index as f64 / connections as f64);
+        Self {
+            bytes: (f64::from(bytes_per_second) * Self::PAUSE.as_secs_f64()) as u32,
+            due: (0..connections).map(|index| now + offset(index)).collect(),
+        }
+    }
+
+    /// How long until a connection is due, or somewhat less.
+    fn wait(&self, now: Instant) -> Duration {
+        let due = self.due.iter().min();
+        due.map_or(TICK, |due| due.saturating_duration_since(now).min(TICK))
+    }
+
+    /// A connection that is due, and what its streams get.
+    fn next(&mut self, now: Instant) -> Option<(usize, u32)> {
+        let index = self.due.iter().position(|&due| due <= now)?;
+        self.due[index] += Self::PAUSE;
+        Some((index, self.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests;

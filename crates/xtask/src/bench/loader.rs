@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Outcomes};
 use super::histogram::Histogram;
-use super::poll::Poll;
+use super::poll::{Poll, TICK};
 use super::request::Requests;
 
 pub(super) const READ_BUFFER: usize = 1 << 20;
@@ -170,7 +170,7 @@ impl Driver {
         let begin = Instant::now();
         self.last_progress = begin;
         while !done(self) {
-            let ready = self.poll.wait()?;
+            let ready = self.poll.wait(TICK)?;
             let now = self.now();
             let mut served = false;
             for index in ready {

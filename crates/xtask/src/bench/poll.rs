@@ -1,5 +1,7 @@
 //! Waiting for many sockets at once.
 
+use std::time::Duration;
+
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
@@ -7,6 +9,8 @@ use rustix::time::Timespec;
 
 use super::transport::Transport;
 
+/// How long somebody waits who has nothing else to do.
+pub(super) const TICK: Duration = Duration::from_millis(50);
 /// At most this many sockets are named at a time.
 const BATCH: usize = 1024;
 
@@ -48,14 +52,14 @@ impl Poll {
         Ok(())
     }
 
-    /// The sockets that have something, after at most 50 ms.
-    pub(super) fn wait(&self) -> std::io::Result<Vec<usize>> {
-        const TICK: Timespec = Timespec {
+    /// The sockets that have something, after at most `limit`, which is below a second.
+    pub(super) fn wait(&self, limit: Duration) -> std::io::Result<Vec<usize>> {
+        let limit = Timespec {
             tv_sec: 0,
-            tv_nsec: 50_000_000,
+            tv_nsec: i64::from(limit.subsec_nanos()),
         };
         let mut events = Vec::with_capacity(BATCH);
-        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TICK))?;
+        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&limit))?;
         let index = |event: &epoll::Event| event.data.u64() as usize;
         Ok(events.iter().map(index).collect())
     }

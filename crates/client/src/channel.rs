@@ -46,12 +46,19 @@ struct Places {
     options: Options,
 }
 
+#[derive(Default)]
+struct Slot {
+    connection: Option<Connection>,
+    /// Until when there is no further attempt after one that failed.
+    rests_until: Option<Instant>,
+}
+
 /// One endpoint.
 struct Place {
     endpoint: Endpoint,
     /// An async lock, so that requests that need the same new connection wait for one attempt
     /// instead of starting one each.
-    slot: tokio::sync::Mutex<Option<Connection>>,
+    slot: tokio::sync::Mutex<Slot>,
     /// The last failure to connect since it last worked, for error messages.
     failure: Mutex<Option<String>>,
 }
@@ -170,27 +177,38 @@ impl Place {
     fn new(endpoint: Endpoint) -> Self {
         Place {
             endpoint,
-            slot: tokio::sync::Mutex::new(None),
+            slot: tokio::sync::Mutex::default(),
             failure: Mutex::new(None),
         }
     }
 
     /// A working connection to the endpoint, the one in use or a new one.
+    ///
+    /// An attempt that fails counts for all who wait for it, and for those who come after it within
+    /// the time that it took: where a host does not answer, each would wait for a timeout of its
+    /// own, one after the other.
     async fn connection(&self, options: &Options) -> Option<Connection> {
+        let asked = Instant::now();
         let mut slot = self.slot.lock().await;
-        if let Some(connection) = slot.as_mut() {
+        if let Some(connection) = slot.connection.as_mut() {
             let sender = &mut connection.sender;
             if !sender.is_closed() && sender.ready().await.is_ok() {
                 return Some(connection.clone());
             }
-            *slot = None;
+            slot.connection = None;
         }
+        if slot.rests_until.is_some_and(|until| asked < until) {
+            return None;
+        }
+        let begun = Instant::now();
         match connection::connect(&self.endpoint, options).await {
             Ok(connection) => {
-                *slot = Some(connection.clone());
+                slot.connection = Some(connection.clone());
                 Some(connection)
             }
             Err(text) => {
+                let rest = begun.elapsed().min(RECONNECT_WAIT_MAX);
+                slot.rests_until = Some(Instant::now() + rest);
                 self.note(Some(text));
                 None
             }
@@ -283,3 +301,6 @@ impl Service<Request<Body>> for Channel {
         Box::pin(async move { channel.send(request).await })
     }
 }
+
+#[cfg(test)]
+mod tests;

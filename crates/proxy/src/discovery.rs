@@ -8,10 +8,10 @@ use crate::settings::{Discovery, Settings};
 /// those whose certificates are trusted, unless all are wanted. Asks name servers and blocks.
 ///
 /// # Errors
-/// There are no such records.
+/// There are no such records, or no endpoints at all.
 pub async fn discover(settings: &mut Settings) -> Result<(), String> {
     let Some(discovery) = settings.discovery.clone() else {
-        return Ok(());
+        return has_endpoints(settings);
     };
     let found = srv::endpoints(&discovery.domain, &discovery.name)?;
     tracing::info!(
@@ -28,7 +28,14 @@ pub async fn discover(settings: &mut Settings) -> Result<(), String> {
     if !endpoints.is_empty() {
         settings.cluster.endpoints = endpoints;
     }
-    Ok(())
+    has_endpoints(settings)
+}
+
+fn has_endpoints(settings: &Settings) -> Result<(), String> {
+    match settings.cluster.endpoints.is_empty() {
+        true => Err("etcdclient: no available endpoints".to_owned()),
+        false => Ok(()),
+    }
 }
 
 async fn is_trusted(settings: &Settings, discovery: &Discovery, endpoint: &str) -> bool {

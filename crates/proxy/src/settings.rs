@@ -10,6 +10,9 @@ use client::TlsConfig;
 /// Longest time that an attempt to connect to a member may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for a client's answer to a probe when the command line gives none.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long a call waits while no member takes a connection; then it fails as unavailable.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
@@ -298,7 +301,11 @@ impl Settings {
             ordering: flags.bool("experimental-serializable-ordering"),
             keepalive_min: flags.duration("grpc-keepalive-min-time"),
             keepalive_interval: flags.duration("grpc-keepalive-interval"),
-            keepalive_timeout: flags.duration("grpc-keepalive-timeout"),
+            keepalive_timeout: match flags.duration("grpc-keepalive-timeout") {
+                // As in etcd, where no time is gRPC's own.
+                Duration::ZERO => KEEPALIVE_TIMEOUT,
+                timeout => timeout,
+            },
             concurrent_streams_max: u32::try_from(flags.uint("max-concurrent-streams"))
                 .expect("the flag takes no other"),
             profiles: flags.bool("enable-pprof"),

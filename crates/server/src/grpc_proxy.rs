@@ -129,6 +129,11 @@ fn check_certificate(settings: &Settings) -> Result<(), String> {
 }
 
 async fn bind(address: &str) -> Result<TcpListener, String> {
+    if !address.contains(':') {
+        return Err(format!(
+            "listen tcp: address {address}: missing port in address"
+        ));
+    }
     let bound = TcpListener::bind(bindable(address)).await;
     bound.map_err(|error| format!("listen tcp {address}: {}", reason(&error)))
 }
@@ -151,6 +156,10 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+fn no_pair(address: &str) -> String {
+    format!("cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+}
+
 async fn metrics_listener(text: &str, tls: Option<Arc<Credentials>>) -> Result<Listener, String> {
     let no_url = || format!("cannot parse {}", cli::text::quote(text.as_bytes()));
     let (scheme, rest) = text.split_once("://").ok_or_else(no_url)?;
@@ -159,9 +168,7 @@ async fn metrics_listener(text: &str, tls: Option<Arc<Credentials>>) -> Result<L
         ("http", _) => None,
         ("https", Some(tls)) => Some(tls),
         ("https", None) => {
-            return Err(format!(
-                "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
-            ));
+            return Err(no_pair(address));
         }
         _ => return Err(no_url()),
     };
@@ -189,6 +196,9 @@ fn listen_tls(settings: &Settings) -> Result<Option<Arc<Credentials>>, String> {
         ..config::Tls::default()
     };
     let is_given = tls.has_pair() || tls.trusted_ca_file.is_some();
+    if is_given && !tls.has_pair() {
+        return Err(no_pair(&settings.listen_address));
+    }
     tls.auto = given.auto && !is_given;
     let security = Security {
         min_version: given.min_version.map_or(config::TlsVersion::Tls12, version),

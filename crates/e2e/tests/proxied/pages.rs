@@ -116,6 +116,10 @@ fn what_does_not_go_together_is_refused() {
             &["--tls-min-version=TLS1.3", "--listen-cipher-suites=x"],
             "cipher suites cannot be configured when only TLS1.3 is enabled\n",
         ),
+        (
+            &["--listen-addr=nonsense"],
+            "listen tcp: address nonsense: missing port in address\n",
+        ),
     ] {
         let output = run(words);
         assert_eq!(output.status.code(), Some(1), "{words:?}");

@@ -4,7 +4,8 @@
 //! cluster each time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use api::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
@@ -18,11 +19,18 @@ use crate::below::{Caller, Kv, refused};
 use crate::cache::{Cache, Found, Ticket};
 use crate::metrics::Metrics;
 
+/// For how long after the cluster let somebody without a name read others may be answered here. When
+/// authentication is switched on elsewhere, they are for so long still.
+const OPEN_MS: u64 = 10_000;
+
 /// Reads and writes through the layers below.
 pub(crate) struct Service {
     below: Arc<dyn Kv>,
     cache: Cache,
     metrics: Arc<Metrics>,
+    /// When the cluster last let somebody without a name read, in milliseconds after `begun`.
+    confirmed: AtomicU64,
+    begun: Instant,
 }
 
 /// A write under way: when it is over, however it is over, what it may have changed is no longer
@@ -47,6 +55,8 @@ impl Service {
             below,
             cache: Cache::new(),
             metrics,
+            confirmed: AtomicU64::new(0),
+            begun: Instant::now(),
         }
     }
 
@@ -55,6 +65,16 @@ impl Service {
         self.cache.clear();
         self.below.forget();
         self.count_entries();
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the cluster has lately let somebody without a name read.
+    fn is_open(&self) -> bool {
+        let confirmed = self.confirmed.load(Relaxed);
+        self.elapsed_ms().saturating_sub(confirmed) <= OPEN_MS
     }
 
     fn count_entries(&self) {
@@ -75,10 +95,19 @@ impl Service {
         request: RangeRequest,
     ) -> Result<RangeResponse, Status> {
         if caller.token.is_some() {
+            // Who has a name has it because others need one.
+            if self.metrics.cache_keys.load(Relaxed) > 0 {
+                self.cache.clear();
+                self.count_entries();
+            }
             return self.below.range(caller, request).await;
         }
         if request.serializable {
-            match self.cache.get(&request) {
+            let found = match self.is_open() {
+                true => self.cache.get(&request),
+                false => Found::Nothing,
+            };
+            match found {
                 Found::Answer(answer) => {
                     self.metrics.cache_hits.fetch_add(1, Relaxed);
                     return Ok(answer);
@@ -93,7 +122,10 @@ impl Service {
         let begun = self.cache.begin();
         let answer = self.below.range(caller, request.clone()).await;
         match &answer {
-            Ok(answer) => self.cache.add(begun, &request, answer),
+            Ok(answer) => {
+                self.confirmed.store(self.elapsed_ms(), Relaxed);
+                self.cache.add(begun, &request, answer);
+            }
             // Authentication was switched on, so what nobody in particular read is not for all.
             Err(status) if status.message() == api::Error::UserEmpty.message() => {
                 self.cache.clear();
@@ -208,3 +240,6 @@ fn concerned(txn: &TxnRequest, spans: &mut Vec<(Bytes, Bytes)>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

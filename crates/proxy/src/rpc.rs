@@ -50,8 +50,9 @@ where
 {
     Grpc::new(ProstCodec::default())
         .accept_compressed(CompressionEncoding::Gzip)
-        // What it says of too large requests is not gRPC's text; they do not get so far.
-        .max_decoding_message_size(usize::MAX)
+        // What it says of too large requests is not gRPC's text; they do not get so far, unless
+        // they become so large only when they are unpacked.
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(usize::MAX)
 }
 
@@ -84,4 +85,42 @@ where
     let handler = Handler(Some(handler), caller);
     let request = pass::limited(request, REQUEST_BYTES_MAX);
     grpc().streaming(handler, request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use api::pb::etcdserverpb::{RangeRequest, RangeResponse};
+    use tonic::codec::EncodeBody;
+    use tonic::codegen::tokio_stream;
+
+    use super::*;
+
+    /// What a call with a packed key of so many bytes comes to.
+    async fn packed(bytes: usize) -> tonic::Code {
+        let message = RangeRequest {
+            key: vec![0; bytes].into(),
+            ..RangeRequest::default()
+        };
+        let body = EncodeBody::new_client(
+            tonic_prost::ProstEncoder::<RangeRequest>::default(),
+            tokio_stream::once(Ok(message)),
+            Some(CompressionEncoding::Gzip),
+            None,
+        );
+        let request = Request::builder()
+            .header("grpc-encoding", "gzip")
+            .body(Body::new(body))
+            .unwrap();
+        let handler = |_, _: RangeRequest| async { Ok(RangeResponse::default()) };
+        let answer = unary(request, handler).await;
+        let status = answer.headers().get("grpc-status");
+        status.map_or(tonic::Code::Ok, |it| tonic::Code::from_bytes(it.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn what_is_unpacked_has_the_same_limit() {
+        assert_eq!(packed(REQUEST_BYTES_MAX / 2).await, tonic::Code::Ok);
+        let refusal = packed(REQUEST_BYTES_MAX * 2).await;
+        assert_eq!(refusal, tonic::Code::ResourceExhausted);
+    }
 }

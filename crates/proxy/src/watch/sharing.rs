@@ -618,7 +618,11 @@ impl<O: Outlet> Stream<O> {
     /// The id for a watcher that asks for `asked`, 0 for any; nothing if it is taken.
     fn id_for(&self, asked: WatchId) -> Option<WatchId> {
         match asked {
-            0 => (self.next_id..).find(|id| !self.watchers.contains_key(id)),
+            0 => {
+                // A client may have asked for the last one: then those that are free come again.
+                let ids = (self.next_id..=WatchId::MAX).chain(0..self.next_id);
+                ids.into_iter().find(|id| !self.watchers.contains_key(id))
+            }
             asked => (!self.watchers.contains_key(&asked)).then_some(asked),
         }
     }

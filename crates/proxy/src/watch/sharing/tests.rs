@@ -690,3 +690,19 @@ fn read(
         sharing.on_room(StreamId(stream as u64));
     }
 }
+
+#[test]
+fn no_id_follows_the_last_one() {
+    let (mut sharing, a, _) = two();
+    let with_id = |watch_id| WatchCreateRequest {
+        watch_id,
+        ..from(5)
+    };
+    sharing.create(A, with_id(i64::MAX), header(4));
+    sharing.create(A, with_id(0), header(4));
+    sharing.create(A, with_id(0), header(4));
+    let id = opened(&mut sharing)[0].0;
+    sharing.on_answer(id, created(4));
+    let ids: Vec<i64> = a.take().iter().map(|it| it.watch_id).collect();
+    assert_eq!(ids, [0, 1, i64::MAX]);
+}

@@ -231,6 +231,8 @@ impl Keeper {
         if end == End::Broken {
             tokio::time::sleep(REOPEN_WAIT).await;
         }
+        // A lease whose client has gone meanwhile must end in time.
+        self.renewals.retain(|ask| !ask.answers.is_closed());
     }
 
     /// Asks below for what is due.

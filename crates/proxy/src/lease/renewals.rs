@@ -114,6 +114,17 @@ impl<W> Renewals<W> {
         Vec::new()
     }
 
+    /// Leaves out who waits no more, and the renewals that nobody waits for.
+    pub(super) fn retain(&mut self, mut waits: impl FnMut(&W) -> bool) {
+        let under_way = &self.under_way;
+        self.leases.retain(|id, lease| {
+            lease.served.retain(&mut waits);
+            lease.waiting.retain(&mut waits);
+            under_way.contains(id) || !lease.waiting.is_empty()
+        });
+        self.due.retain(|id| self.leases.contains_key(id));
+    }
+
     /// Takes those out who waited for a renewal, and makes the next one due if somebody wants it.
     fn finish(&mut self, id: i64) -> Vec<W> {
         let Some(lease) = self.leases.get_mut(&id) else {
@@ -171,6 +182,24 @@ mod tests {
         served.sort_unstable();
         assert_eq!(served, ['a', 'c']);
         assert_eq!(renewals.on_answer(2), ['b']);
+    }
+
+    #[test]
+    fn nothing_is_renewed_for_who_has_gone() {
+        let mut renewals = Renewals::default();
+        for (id, who) in [(1, 'a'), (1, 'b'), (2, 'a'), (3, 'b')] {
+            renewals.ask(id, who);
+        }
+        assert_eq!(renewals.next(), Some(1));
+        renewals.retain(|who| *who != 'a');
+        assert_eq!(all(&mut renewals), [3]);
+        assert_eq!(renewals.on_answer(1), ['b']);
+        renewals.on_end(End::Broken);
+        renewals.retain(|who| *who != 'b');
+        assert!(all(&mut renewals).is_empty());
+        assert!(renewals.leases.is_empty());
+        renewals.ask(2, 'c');
+        assert_eq!(all(&mut renewals), [2]);
     }
 
     #[test]

@@ -23,8 +23,8 @@ const REST: Duration = Duration::from_secs(2);
 const ENTRIES_MAX: usize = 100_000;
 const BYTES_MAX: usize = 128 << 20;
 
-/// How many keys may rest before those that rest no more are forgotten.
-const RESTING_MAX: usize = 1024;
+/// How many keys rest at least before those that rest no more are forgotten.
+const RESTING_MIN: usize = 1024;
 
 /// What a write changes, in the names of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub(super) struct Cache {
     /// Acquisitions under way, each with the last revision that took the key away meanwhile.
     acquiring: HashMap<Bytes, i64>,
     resting: HashMap<Bytes, Instant>,
+    /// How many may rest before those that rest no more are forgotten.
+    resting_max: usize,
     /// Who waits until a leasing key is gone.
     waiting: HashMap<Bytes, Vec<oneshot::Sender<()>>>,
     /// The newest that the cluster has sent.
@@ -371,8 +373,10 @@ impl Cache {
         if let Some(entry) = self.entries.remove(key) {
             self.bytes -= key.len() + entry.bytes();
         }
-        if self.resting.len() >= RESTING_MAX {
+        if self.resting.len() >= self.resting_max.max(RESTING_MIN) {
             self.resting.retain(|_, until| *until > now);
+            // Many may go at once: to look at all of them for each one would take too long.
+            self.resting_max = self.resting.len() * 2;
         }
         self.resting.insert(key.clone(), now + REST);
     }
@@ -413,6 +417,10 @@ impl Cache {
         }
         self.bytes -= entry.bytes();
         change(entry);
+        if self.bytes + entry.bytes() > BYTES_MAX {
+            // It is owned still, but the cluster keeps its value.
+            entry.value = Value::Unknown;
+        }
         self.bytes += entry.bytes();
         true
     }

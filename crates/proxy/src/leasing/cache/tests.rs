@@ -251,3 +251,27 @@ fn whoever_waits_for_a_key_is_told() {
     assert_eq!(told.try_recv(), Ok(()));
     assert!(cache.waiting.is_empty());
 }
+
+#[test]
+fn values_beyond_the_limit_are_left_to_the_cluster() {
+    let now = Instant::now();
+    let mut cache = owning(now);
+    let write = |cache: &mut Cache, bytes: usize, revision| {
+        let owned = cache.begin(&target());
+        let request = PutRequest {
+            value: vec![0; bytes].into(),
+            ..put("")
+        };
+        cache.put(&request, revision);
+        cache.end(&owned);
+    };
+    write(&mut cache, BYTES_MAX, 11);
+    assert!(matches!(cache.look(&read("k"), now), Look::Refresh(_)));
+    assert!(cache.bytes < BYTES_MAX);
+    write(&mut cache, 1, 12);
+    let Look::Refresh(stamp) = cache.look(&read("k"), now) else {
+        panic!("known although it was not read")
+    };
+    cache.refresh(&"k".into(), stamp, Some(kv("b", 12)));
+    assert!(local(&mut cache, now).is_some());
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cli::flags::Flags;
 use proxy::{Pages, Proxy, Settings};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{self, Log, LogLevel, Security, Url};
@@ -20,6 +21,8 @@ use process::Process;
 
 /// Pause when the system has no descriptors left for what was accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Silence after which the system probes a client's connection, and between its probes.
+const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(30);
 /// Time for giving up what others would wait for.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Time for a TLS handshake.
@@ -235,10 +238,22 @@ impl Listener {
     }
 }
 
+/// A client that has gone without a word is noticed, whatever it was doing.
+fn keep_alive(client: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(client, true)?;
+    sockopt::set_tcp_keepidle(client, KEEP_ALIVE_PERIOD)?;
+    sockopt::set_tcp_keepintvl(client, KEEP_ALIVE_PERIOD)?;
+    Ok(())
+}
+
 async fn serve(proxy: Arc<Proxy>, client: TcpStream, tls: Option<Arc<Credentials>>, pages: Pages) {
     let address = client.peer_addr().map(|address| address.to_string());
     // Lowers latency only; a connection without it still works.
     let _ = client.set_nodelay(true);
+    if let Err(error) = keep_alive(&client) {
+        tracing::debug!(%error, "connection ended");
+        return;
+    }
     let served = match tls {
         None => proxy.serve(client, pages).await,
         Some(tls) => match secure(client, &tls, pages).await {

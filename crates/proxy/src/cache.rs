@@ -2,13 +2,14 @@
 //!
 //! What the proxy itself writes puts an end to the answers that it concerns; what others write
 //! does not, which serializable reads allow. An answer that was on its way while such a write
-//! happened is not kept, so that what is kept is never older than the last write through here.
+//! happened is not kept, nor one of a member that has not seen it yet, so that what is kept is never
+//! older than the last write through here.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api::pb::etcdserverpb::{RangeRequest, RangeResponse};
+use api::pb::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
 use bytes::Bytes;
 use prost::Message;
 
@@ -62,6 +63,8 @@ struct State {
     bytes: usize,
     clock: u64,
     compacted: i64,
+    /// The newest revision that is known of what was written through here.
+    written: i64,
     /// The newest endings, each with its time.
     endings: VecDeque<(u64, Span)>,
     /// The time of the newest ending that was forgotten.
@@ -100,6 +103,7 @@ impl Cache {
             bytes: 0,
             clock: 0,
             compacted: 0,
+            written: 0,
             endings: VecDeque::new(),
             forgotten: 0,
         }))
@@ -144,7 +148,11 @@ impl Cache {
         let mut state = self.state();
         let is_gone = match is_past {
             true => request.revision <= state.compacted,
-            false => state.ended_since(begun, &span),
+            false => {
+                // A member that is behind may not have what was written before the read began.
+                let revision = answer.header.map_or(0, |header| header.revision);
+                revision < state.written || state.ended_since(begun, &span)
+            }
         };
         if is_gone {
             return;
@@ -159,6 +167,13 @@ impl Cache {
             used: state.tick(),
         };
         state.insert(key, entry);
+    }
+
+    /// Something was written through here at this revision: what is older is not kept any more.
+    pub(crate) fn wrote(&self, header: Option<&ResponseHeader>) {
+        let mut state = self.state();
+        let revision = header.map_or(0, |header| header.revision);
+        state.written = state.written.max(revision);
     }
 
     /// Ends the answers about any of these keys.

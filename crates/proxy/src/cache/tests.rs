@@ -155,3 +155,24 @@ fn the_least_used_goes_first_and_bytes_are_bounded() {
         (sum, state.entries.len())
     );
 }
+
+#[test]
+fn a_member_that_is_behind_is_not_kept() {
+    let cache = Cache::new();
+    let header = |revision| ResponseHeader {
+        revision,
+        ..ResponseHeader::default()
+    };
+    let answered = |revision| RangeResponse {
+        header: Some(header(revision)),
+        ..answer("v")
+    };
+    let (now, past) = (request("a", "", 0), request("a", "", 3));
+    cache.wrote(Some(&header(7)));
+    cache.wrote(Some(&header(5)));
+    cache.add(cache.begin(), &now, &answered(6));
+    cache.add(cache.begin(), &past, &answered(6));
+    assert!(!has(&cache, &now) && has(&cache, &past));
+    cache.add(cache.begin(), &now, &answered(7));
+    assert!(has(&cache, &now));
+}

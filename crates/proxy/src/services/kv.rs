@@ -77,6 +77,12 @@ impl Service {
         self.elapsed_ms().saturating_sub(confirmed) <= OPEN_MS
     }
 
+    /// Forgets every answer: keys were changed in another way than by writes.
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+        self.count_entries();
+    }
+
     fn count_entries(&self) {
         let entries = i64::try_from(self.cache.len()).unwrap_or(i64::MAX);
         self.metrics.cache_keys.store(entries, Relaxed);
@@ -142,7 +148,9 @@ impl Service {
         request: PutRequest,
     ) -> Result<PutResponse, Status> {
         let _write = self.write(vec![(request.key.clone(), Bytes::new())]);
-        self.below.put(caller, request).await
+        let answer = self.below.put(caller, request).await?;
+        self.cache.wrote(answer.header.as_ref());
+        Ok(answer)
     }
 
     pub(crate) async fn delete_range(
@@ -151,7 +159,9 @@ impl Service {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Status> {
         let _write = self.write(vec![(request.key.clone(), request.range_end.clone())]);
-        self.below.delete_range(caller, request).await
+        let answer = self.below.delete_range(caller, request).await?;
+        self.cache.wrote(answer.header.as_ref());
+        Ok(answer)
     }
 
     pub(crate) async fn txn(
@@ -163,8 +173,13 @@ impl Service {
         concerned(&request, &mut spans);
         let begun = self.cache.begin();
         let answer = {
+            let writes = !spans.is_empty();
             let _write = self.write(spans);
-            self.below.txn(caller, request.clone()).await?
+            let answer = self.below.txn(caller, request.clone()).await?;
+            if writes {
+                self.cache.wrote(answer.header.as_ref());
+            }
+            answer
         };
         if caller.token.is_none() {
             let header = answer.header;

@@ -43,7 +43,7 @@ struct Shared {
 
 struct Places {
     all: Vec<Arc<Place>>,
-    options: Options,
+    options: Arc<Options>,
 }
 
 #[derive(Default)]
@@ -98,6 +98,26 @@ impl Channel {
         let places = self.shared.places.write();
         *places.unwrap_or_else(PoisonError::into_inner) = after;
         Ok(())
+    }
+
+    /// The same endpoints, over connections of its own: an answer that nobody reads there takes
+    /// no room from those that come here.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let places = self.shared.places();
+        let endpoints = places.all.iter().map(|place| place.endpoint.clone());
+        let places = Places {
+            all: endpoints.map(|it| Arc::new(Place::new(it))).collect(),
+            options: Arc::clone(&places.options),
+        };
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        Channel {
+            shared: Arc::new(Shared {
+                config: self.shared.config.clone(),
+                places: RwLock::new(Arc::new(places)),
+                turn: AtomicUsize::new(turn),
+            }),
+        }
     }
 
     /// How many endpoints take turns.
@@ -168,7 +188,7 @@ impl Places {
         });
         Ok(Places {
             all: all.collect(),
-            options,
+            options: Arc::new(options),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::pb::etcdserverpb::{Member, MemberListRequest, MemberListResponse};
-use client::Client;
+use client::{Channel, Client};
 use tokio::time::Instant;
 
 use crate::below::Below;
@@ -23,8 +23,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Registers this proxy, if that was asked for, and follows who else is there.
-    pub(crate) fn start(below: &Below, settings: &Settings) -> Self {
+    /// Registers this proxy, if that was asked for, and follows who else is there. `passed` is
+    /// the channel beside the client's own.
+    pub(crate) fn start(below: &Below, settings: &Settings, passed: &Channel) -> Self {
         let advertised = settings.advertise_url.clone();
         let resolver = settings.resolver.as_ref();
         let registry = resolver.map(|resolver| {
@@ -38,7 +39,8 @@ impl Cluster {
             Registration::start(below.clone(), resolver.clone(), address)
         });
         if !settings.sync_interval.is_zero() {
-            tokio::spawn(sync(below.client.clone(), settings.sync_interval));
+            let (client, interval) = (below.client.clone(), settings.sync_interval);
+            tokio::spawn(sync(client, passed.clone(), interval));
         }
         Cluster {
             advertised,
@@ -77,7 +79,7 @@ impl Cluster {
 }
 
 /// Looks at the member list again and again, and goes over to the endpoints that it names.
-async fn sync(client: Client, interval: Duration) {
+async fn sync(client: Client, passed: Channel, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
         let asking = client.clone().with_deadline(Instant::now() + SYNC_LIMIT);
@@ -87,7 +89,8 @@ async fn sync(client: Client, interval: Duration) {
             let members = answer.members.into_iter();
             let ready = members.filter(|it| !it.name.is_empty() && !it.is_learner);
             let endpoints: Vec<String> = ready.flat_map(|it| it.client_ur_ls).collect();
-            client.channel().set_endpoints(&endpoints)
+            client.channel().set_endpoints(&endpoints)?;
+            passed.set_endpoints(&endpoints)
         });
         if let Err(error) = outcome {
             tracing::info!(%error, "Auto sync endpoints failed.");

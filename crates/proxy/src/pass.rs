@@ -56,7 +56,7 @@ pub(crate) async fn pass(
         HeaderValue::from_static(client::API_VERSION),
     );
     match channel.call(onward).await {
-        Ok(answer) => answered(answer, limits.answer),
+        Ok(answer) => answered(answer, limits.answer, channel),
         // What broke the call off on this side says more than how it broke there.
         Err(status) => failure.get().cloned().unwrap_or(status).into_http(),
     }
@@ -67,7 +67,7 @@ pub(crate) fn limited(request: Request<Body>, limit: usize) -> Request<Body> {
     request.map(|body| Body::new(Relay::new(body, Way::FromClient, limit)))
 }
 
-fn answered(answer: Response<Incoming>, limit: usize) -> Response<Body> {
+fn answered(answer: Response<Incoming>, limit: usize, channel: Channel) -> Response<Body> {
     let (head, body) = answer.into_parts();
     if head.status != StatusCode::OK {
         let text = format!(
@@ -78,6 +78,7 @@ fn answered(answer: Response<Incoming>, limit: usize) -> Response<Body> {
         return Status::unavailable(text).into_http();
     }
     let mut relay = Relay::new(body, Way::ToClient, limit);
+    relay.channel = Some(channel);
     // An answer without messages may have its status in its head.
     relay.ended = head.headers.contains_key("grpc-status");
     let mut back = Response::new(Body::new(relay));
@@ -110,6 +111,8 @@ struct Relay<B> {
     ended: bool,
     /// Why a request was broken off here.
     failure: Arc<OnceLock<Status>>,
+    /// Holds the connection over which an answer comes.
+    channel: Option<Channel>,
 }
 
 impl<B> Relay<B> {
@@ -120,6 +123,7 @@ impl<B> Relay<B> {
             messages: Messages::new(limit),
             ended: false,
             failure: Arc::default(),
+            channel: None,
         }
     }
 

@@ -89,6 +89,7 @@ pub(crate) struct Services {
     lease: Arc<lease::Service>,
     cluster: Cluster,
     below: Below,
+    /// For what is passed on: clients that do not read their answers keep back nothing else.
     channel: Channel,
     limits: Limits,
 }
@@ -99,13 +100,14 @@ impl Services {
         let kv = kv::Service::new(Arc::clone(&below.kv), Arc::clone(metrics));
         let lease = lease::Service::new(below.client.clone(), Arc::clone(&leader));
         let watch = watch::Service::start(below, leader, Arc::clone(metrics));
+        let channel = below.client.channel().apart();
         Services {
             kv: Arc::new(kv),
             watch: Arc::new(watch),
             lease: Arc::new(lease),
-            cluster: Cluster::start(below, settings),
+            cluster: Cluster::start(below, settings, &channel),
             below: below.clone(),
-            channel: below.client.channel(),
+            channel,
             limits: Limits {
                 request: settings.cluster.request_bytes_max,
                 answer: settings.cluster.response_bytes_max,
@@ -139,6 +141,12 @@ impl Services {
             ("etcdserverpb.Cluster", "MemberList") => self.member_list(request).await,
             ("etcdserverpb.Lease", "LeaseTimeToLive") if !self.below.namespace.is_empty() => {
                 self.time_to_live(request).await
+            }
+            ("etcdserverpb.Maintenance", "Snapshot") => {
+                // It goes on for as long as the client likes; a connection that is full of such
+                // answers brings no others.
+                let channel = self.channel.apart();
+                pass::pass(channel, self.limits, request).await
             }
             _ => {
                 let _after = Forgetting::after(service, method, &self.kv);

@@ -38,3 +38,23 @@ fn requests_share_an_attempt_to_connect() {
     let attempts = silent.incoming().take_while(Result::is_ok).count();
     assert_eq!(attempts, 1);
 }
+
+#[tokio::test]
+async fn a_channel_apart_has_connections_of_its_own() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let channel = Channel::new(&Config::new(vec![address])).unwrap();
+    let apart = channel.apart();
+    let ask = |mut channel: Channel| {
+        let request = Request::new(Body::default());
+        // Nobody answers; that it is sent opens the connection.
+        tokio::spawn(async move { channel.call(request).await.map(drop) })
+    };
+    let calls = [ask(channel.clone()), ask(channel), ask(apart)];
+    let mut accepted = Vec::new();
+    for _ in 0..2 {
+        let accept = tokio::time::timeout(Duration::from_secs(10), server.accept());
+        accepted.push(accept.await.unwrap().unwrap());
+    }
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}

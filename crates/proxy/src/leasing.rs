@@ -506,9 +506,10 @@ fn unwrapped(answer: TxnResponse) -> TxnResponse {
     }
 }
 
-/// Whether a write with this status was certainly not carried out, and will not be.
+/// Whether a write with this status was certainly not carried out, and will not be. Only a server
+/// says so: an answer that is too large to be received has such a code as well.
 fn was_refused(status: &Status) -> bool {
-    matches!(
+    let is_final = matches!(
         status.code(),
         Code::InvalidArgument
             | Code::NotFound
@@ -519,7 +520,9 @@ fn was_refused(status: &Status) -> bool {
             | Code::OutOfRange
             | Code::Unimplemented
             | Code::Unauthenticated
-    )
+    );
+    let error = client::Error::from(status.clone());
+    is_final && api::Error::ALL.iter().any(|known| error.is(*known))
 }
 
 /// An acquisition under way: whatever becomes of it, the cache is told.
@@ -772,5 +775,33 @@ impl Kv for Leasing {
 
     fn forget(&self) {
         self.shared.cache().suspend();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_says_that_nothing_was_written() {
+        let refused = crate::below::refused;
+        for (status, want) in [
+            (refused(api::Error::PermissionDenied), true),
+            (refused(api::Error::FutureRev), true),
+            (refused(api::Error::Timeout), false),
+            (refused(api::Error::NoLeader), false),
+            (Status::unavailable("connection error"), false),
+            // The write was carried out, and its answer was too large.
+            (
+                Status::out_of_range("decoded message length too large"),
+                false,
+            ),
+            (
+                Status::resource_exhausted("larger than max (9 vs. 8)"),
+                false,
+            ),
+        ] {
+            assert_eq!(was_refused(&status), want, "{status:?}");
+        }
     }
 }

@@ -159,6 +159,19 @@ fn check_key(key: &[u8]) -> Result<(), Status> {
     }
 }
 
+/// As [`check_key`], for every key that a transaction names.
+fn check_txn(txn: &TxnRequest) -> Result<(), Status> {
+    txn.compare.iter().try_for_each(|it| check_key(&it.key))?;
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    ops.try_for_each(|op| match &op.request {
+        Some(request_op::Request::RequestRange(request)) => check_key(&request.key),
+        Some(request_op::Request::RequestPut(request)) => check_key(&request.key),
+        Some(request_op::Request::RequestDeleteRange(request)) => check_key(&request.key),
+        Some(request_op::Request::RequestTxn(nested)) => check_txn(nested),
+        None => Ok(()),
+    })
+}
+
 #[async_trait]
 impl<K: Kv + ?Sized> Kv for Namespaced<K> {
     async fn range(
@@ -194,6 +207,7 @@ impl<K: Kv + ?Sized> Kv for Namespaced<K> {
     }
 
     async fn txn(&self, caller: &Caller, mut request: TxnRequest) -> Result<TxnResponse, Status> {
+        check_txn(&request)?;
         self.prefix.txn(&mut request);
         let mut answer = self.below.txn(caller, request).await?;
         self.prefix.txn_done(&mut answer);
@@ -293,6 +307,36 @@ mod tests {
             panic!("no transaction")
         };
         assert_eq!(nested.failure, [put(b"ns/n")]);
+    }
+
+    #[test]
+    fn a_transaction_names_no_empty_key_either() {
+        let delete = |key: &'static str| RequestOp {
+            request: Some(request_op::Request::RequestDeleteRange(
+                DeleteRangeRequest {
+                    key: key.into(),
+                    range_end: "\0".into(),
+                    ..DeleteRangeRequest::default()
+                },
+            )),
+        };
+        let nested = |key: &'static str| TxnRequest {
+            failure: vec![RequestOp {
+                request: Some(request_op::Request::RequestTxn(TxnRequest {
+                    success: vec![delete("a"), delete(key)],
+                    ..TxnRequest::default()
+                })),
+            }],
+            ..TxnRequest::default()
+        };
+        assert!(check_txn(&nested("b")).is_ok());
+        let refusal = check_txn(&nested("")).unwrap_err();
+        assert_eq!(refusal.message(), api::Error::EmptyKey.message());
+        let compares = TxnRequest {
+            compare: vec![Compare::default()],
+            ..TxnRequest::default()
+        };
+        assert!(check_txn(&compares).is_err());
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub struct Watches {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-/// The answers to one watch; dropping it cancels the watch.
+/// The answers to one watch. Dropping it cancels the watch: at once when nobody else uses its
+/// stream, otherwise when its next answer comes.
 pub struct Watcher {
     answers: mpsc::Receiver<WatchEvent>,
     /// Keeps the task alive while somebody listens.

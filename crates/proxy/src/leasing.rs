@@ -24,7 +24,7 @@ use api::pb::etcdserverpb::response_op::Response;
 use api::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, Compare, DeleteRangeRequest, DeleteRangeResponse,
     LeaseGrantRequest, LeaseRevokeRequest, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    TxnRequest, TxnResponse, WatchCreateRequest,
+    RequestOp, ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest,
 };
 use api::pb::mvccpb::event::EventType;
 use api::pb::mvccpb::{Event, KeyValue};
@@ -340,6 +340,21 @@ impl Shared {
         cache.see(Some(&header));
         cache.refresh(&request.key, stamp, kv.clone());
         Ok(cache::answer(kv.as_ref(), header, request))
+    }
+
+    /// Runs one writing operation as a transaction; gives the header and the operation's answer.
+    async fn write_one(
+        self: &Arc<Self>,
+        caller: &Caller,
+        operation: RequestOp,
+    ) -> Result<(Option<ResponseHeader>, Option<Response>), Status> {
+        let user = TxnRequest {
+            success: vec![operation],
+            ..TxnRequest::default()
+        };
+        let answer = self.write(caller, user).await?;
+        let first = answer.responses.into_iter().next();
+        Ok((answer.header, first.and_then(|it| it.response)))
     }
 
     /// Runs a transaction that writes, when nobody else owns what it writes.
@@ -699,24 +714,13 @@ impl Kv for Leasing {
     }
 
     async fn put(&self, caller: &Caller, request: PutRequest) -> Result<PutResponse, Status> {
-        let user = TxnRequest {
-            success: vec![op(Request::RequestPut(request))],
-            ..TxnRequest::default()
-        };
-        let answer = self.shared.write(caller, user).await?;
-        let done = match answer
-            .responses
-            .into_iter()
-            .next()
-            .and_then(|it| it.response)
-        {
+        let operation = op(Request::RequestPut(request));
+        let (header, response) = self.shared.write_one(caller, operation).await?;
+        let done = match response {
             Some(Response::ResponsePut(done)) => done,
             _ => PutResponse::default(),
         };
-        Ok(PutResponse {
-            header: answer.header,
-            ..done
-        })
+        Ok(PutResponse { header, ..done })
     }
 
     async fn delete_range(
@@ -724,24 +728,13 @@ impl Kv for Leasing {
         caller: &Caller,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Status> {
-        let user = TxnRequest {
-            success: vec![op(Request::RequestDeleteRange(request))],
-            ..TxnRequest::default()
-        };
-        let answer = self.shared.write(caller, user).await?;
-        let done = match answer
-            .responses
-            .into_iter()
-            .next()
-            .and_then(|it| it.response)
-        {
+        let operation = op(Request::RequestDeleteRange(request));
+        let (header, response) = self.shared.write_one(caller, operation).await?;
+        let done = match response {
             Some(Response::ResponseDeleteRange(done)) => done,
             _ => DeleteRangeResponse::default(),
         };
-        Ok(DeleteRangeResponse {
-            header: answer.header,
-            ..done
-        })
+        Ok(DeleteRangeResponse { header, ..done })
     }
 
     async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Status> {

@@ -21,13 +21,22 @@ struct Args {
     planted: bool,
 }
 
-/// Features of this crate, each a bug that was once somebody's.
-const PLANTED: &[&str] = &[
-    "plant-early-ack",
-    "plant-unconfirmed-read",
-    "plant-split-applied-index",
-    "plant-snapshot-before-database",
-    "plant-trusted-cache",
+/// Features of this crate, each a bug that was once somebody's, and whether this build has it.
+const PLANTED: [(&str, bool); 5] = [
+    ("plant-early-ack", cfg!(feature = "plant-early-ack")),
+    (
+        "plant-unconfirmed-read",
+        cfg!(feature = "plant-unconfirmed-read"),
+    ),
+    (
+        "plant-split-applied-index",
+        cfg!(feature = "plant-split-applied-index"),
+    ),
+    (
+        "plant-snapshot-before-database",
+        cfg!(feature = "plant-snapshot-before-database"),
+    ),
+    ("plant-trusted-cache", cfg!(feature = "plant-trusted-cache")),
 ];
 
 thread_local! {
@@ -51,6 +60,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // `--planted` leaves such a build behind, and its failures are nobody's.
+    for (feature, _) in PLANTED.iter().filter(|(_, is_in)| *is_in) {
+        println!("built with a planted bug: {feature}");
+    }
     match args.seed {
         _ if args.planted => planted(),
         Some(seed) => one(seed, args.trace),
@@ -170,7 +183,7 @@ fn many(args: &Args) -> ExitCode {
 /// Every planted bug must be found; each needs a build of its own.
 fn planted() -> ExitCode {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    for feature in PLANTED {
+    for (feature, _) in PLANTED {
         println!("planted: {feature}");
         let words = [
             "run",
